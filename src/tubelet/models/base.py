@@ -1,0 +1,37 @@
+"""What every video model has beside its layers: the clip it is made for, its plan of selection, its config."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from tubelet.models.config import ModelConfig
+from tubelet.selection.core import Grid
+from tubelet.selection.plan import Host, Kept, Plan
+
+
+class VideoModel(nn.Module):
+    """A backbone with a classifier. `model(clip, record)` gives logits; `record`, a list, takes what each step kept."""
+
+    frames: int
+    size: tuple[int, int]  # height, width
+    grid: Grid  # of the tokens of a clip of frames x size
+    position_grid: Grid  # that the weights' positions were made for
+    plan: Plan
+    config: ModelConfig
+
+    def forward(self, clip: Tensor, record: list[Kept] | None = None) -> Tensor:
+        raise NotImplementedError
+
+    def host(self) -> Host:
+        """What a plan must know of this model."""
+        raise NotImplementedError
+
+    def set_plan(self, plan: Plan) -> None:
+        """Use these selectors from now on; raises SelectionError at once if they cannot be right on the declared clip."""
+        plan.schedule(self.grid)
+        self.plan = plan
+
+    def tokens_entering(self, grid: Grid | None = None) -> list[int]:
+        """Tokens entering each block, class tokens included, before a drop inside it."""
+        prefix = int(self.host().class_token)
+        return [n + prefix for n in self.plan.schedule(grid or self.grid).entering]

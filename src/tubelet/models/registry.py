@@ -1,0 +1,84 @@
+"""Models by name: `create_model("videomae_base", num_classes=7, select="sta:r=64")`."""
+
+from __future__ import annotations
+
+import inspect
+from difflib import get_close_matches
+from fnmatch import fnmatch
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tubelet.errors import TubeletError
+from tubelet.models.base import VideoModel
+from tubelet.models.config import ModelConfig, Preprocessing
+from tubelet.models.vit import SIZES as VIT_SIZES
+from tubelet.models.vit import ViT
+from tubelet.selection.plan import Kept
+from tubelet.selection.registry import build_plan
+
+ARCHITECTURES: dict[str, type[VideoModel]] = {"vit": ViT}
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {name: ("vit", sizes) for name, sizes in VIT_SIZES.items()}
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names for create_model, all or those that match a pattern with * and ?."""
+    return [name for name in MODELS if fnmatch(name, pattern)]
+
+
+def create_model(name: str, *, select: str = "none", **arguments: Any) -> VideoModel:
+    """A model with random weights, in evaluation mode.
+
+    Args:
+        name: one of list_models().
+        select: a selection spec, such as "sta:r=64" (see tubelet.list_selectors()).
+        arguments: what differs from the named size: frames, size, num_classes, and every width, depth and head count.
+
+    Raises TubeletError on an unknown name or argument; SpecError, SelectionError on a selection that cannot be right.
+    """
+    if name not in MODELS:
+        near = get_close_matches(name, MODELS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise TubeletError(f"no model {name!r}; there are {', '.join(MODELS)}{hint}")
+    architecture, sizes = MODELS[name]
+    return build_model(ModelConfig(name, architecture, {**sizes, **arguments}, select=select))
+
+
+def build_model(config: ModelConfig) -> VideoModel:
+    """The model that a config describes, with random weights, in evaluation mode; `model.config` is completed."""
+    if config.architecture not in ARCHITECTURES:
+        raise TubeletError(f"no architecture {config.architecture!r}; there are {', '.join(ARCHITECTURES)}")
+    builder = ARCHITECTURES[config.architecture]
+    known = [p for p in inspect.signature(builder).parameters if p != "plan"]
+    if unknown := [a for a in config.arguments if a not in known]:
+        raise TubeletError(f"{config.model} has no argument {unknown[0]!r}; its arguments are {', '.join(known)}")
+    arguments = dict(config.arguments)
+    if config.position_grid is not None:
+        arguments["position_grid"] = config.position_grid
+    model = builder(**arguments)
+    config.position_grid = tuple(model.position_grid)
+    if config.preprocessing == Preprocessing():  # none was given: that of the architecture at its size
+        size = model.size[0] if model.size[0] == model.size[1] else model.size
+        config.preprocessing = Preprocessing(frames=model.frames, size=size)
+    model.config = config
+    set_selection(model, config.select)
+    return model.eval()
+
+
+def set_selection(model: VideoModel, select: str) -> VideoModel:
+    """Give a model another selection, in place; "none" makes it dense. Returns the model.
+
+    Raises SpecError on a spec that cannot be read, SelectionError where it cannot be right on this model.
+    """
+    model.set_plan(build_plan(select, model.host()))
+    model.config.select = model.plan.spec
+    return model
+
+
+def trace(model: VideoModel, clip: Tensor) -> list[Kept]:
+    """What each selection step keeps of clips (B, 3, T, H, W): positions, mask and scores; [] for a dense model."""
+    record: list[Kept] = []
+    with torch.no_grad():
+        model(clip, record)
+    return record

@@ -1,0 +1,229 @@
+"""The objects that selectors and models share: the state of the tokens, and the decision about them.
+
+A selector reads `Tokens` and returns a `Selection`; the model applies it with `selection.apply(tokens)` and goes on.
+Nothing here knows a model or a paper.
+
+Shapes: B clips, P prefix (class) tokens, N patch tokens that enter, K that leave, C channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Grid(NamedTuple):
+    """Tokens in time, rows and columns. One frame of it is one tubelet slot of the clip."""
+
+    t: int
+    h: int
+    w: int
+
+    @property
+    def tokens(self) -> int:
+        return self.t * self.h * self.w
+
+    @property
+    def per_frame(self) -> int:
+        return self.h * self.w
+
+    def __str__(self) -> str:
+        return f"{self.t} x {self.h} x {self.w}"
+
+
+class Layout(NamedTuple):
+    """What is known of a token sequence without looking at a tensor. Plans are made from these alone.
+
+    `segments` says how the sequence is ordered in time: it is cut into that many equal consecutive parts, each of
+    which holds tokens of its own stretch of frames. A dense grid has a segment a frame; 1 means no order is left.
+    """
+
+    tokens: int
+    segments: int
+    grid: Grid | None = None  # the dense box that the tokens still form, if any
+    pinned: int = 0  # tokens at the front that no selector may drop (the key slab of a detector)
+
+    @classmethod
+    def dense(cls, grid: Grid) -> Layout:
+        return cls(tokens=grid.tokens, segments=grid.t, grid=grid)
+
+    def __str__(self) -> str:
+        if self.grid:
+            return f"{self.tokens} tokens in a {self.grid} grid (time, rows, columns)"
+        order = f"in {self.segments} equal parts in time" if self.segments > 1 else "without an order in time"
+        return f"{self.tokens} tokens {order}"
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What the selectors at a block want to read of its attention; the block forms nothing else."""
+
+    keys: bool = False
+    attention: bool = False
+    query_weight: Tensor | None = None  # (B, N): weight of each patch token as a query in `attention`; None is 1
+
+
+NOTHING = Ask()
+
+
+@dataclass(frozen=True)
+class Signals:
+    """What a block says about its patch tokens when asked."""
+
+    keys: Tensor | None = None  # (B, N, head width): keys, mean over heads
+    attention: Tensor | None = None  # (B, N): attention received, mean over heads and queries (or of the class token)
+
+    def take(self, index: Tensor) -> Signals:
+        return Signals(
+            keys=None if self.keys is None else take(self.keys, index),
+            attention=None if self.attention is None else self.attention.gather(1, index),
+        )
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The running state of the tokens through the blocks."""
+
+    x: Tensor  # (B, P + N, C), prefix tokens first
+    layout: Layout  # of the N patch tokens
+    source: Grid  # the grid of the input, in which positions count
+    prefix: int = 0
+    position: Tensor | None = None  # (B, N) flat position in `source`; None: all of them, in order
+    size: Tensor | None = None  # (B, N) input tokens that each one stands for; None: one each
+    proportional: bool = False  # whether attention weighs keys by `size`
+    signals: Signals = field(default_factory=Signals)
+
+    @property
+    def patches(self) -> Tensor:
+        """(B, N, C): the tokens without the prefix; a view."""
+        return self.x[:, self.prefix :] if self.prefix else self.x
+
+    def positions(self) -> Tensor:
+        """(B, N) flat position of each patch token in `source`."""
+        if self.position is not None:
+            return self.position
+        return torch.arange(self.layout.tokens, device=self.x.device).expand(self.x.shape[0], -1)
+
+    def with_x(self, x: Tensor) -> Tokens:
+        return replace(self, x=x)
+
+    def after_attention(self, x: Tensor, signals: Signals) -> Tokens:
+        return replace(self, x=x, signals=signals)
+
+    def key_bias(self) -> Tensor | None:
+        """(B, 1, 1, P + N) addend to attention logits that makes a merged token count as many (Bolya et al., eq. 1)."""
+        if self.size is None or not self.proportional:
+            return None
+        log_size = self.size.log()
+        if self.prefix:
+            log_size = torch.cat([log_size.new_zeros(log_size.shape[0], self.prefix), log_size], dim=1)
+        return log_size[:, None, None, :].to(self.x.dtype)
+
+    def mean(self) -> Tensor:
+        """(B, C): mean of the patch tokens, each weighted by the input tokens it stands for."""
+        if self.size is None:
+            return self.patches.mean(dim=1)
+        weight = (self.size / self.size.sum(dim=1, keepdim=True)).to(self.x.dtype)
+        return (self.patches * weight[..., None]).sum(dim=1)
+
+
+def take(x: Tensor, index: Tensor) -> Tensor:
+    """Rows `index` (B, K) of x (B, N, C) -> (B, K, C). Copies whole rows, which `gather` does not."""
+    batch, length, channels = x.shape
+    first = torch.arange(batch, device=x.device)[:, None] * length
+    return x.reshape(batch * length, channels).index_select(0, (index + first).reshape(-1)).view(batch, -1, channels)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The tokens that go on, in which order: a hard choice.
+
+    `index` (B, K) counts the patch tokens that entered, `layout` says what the kept ones still form, `scores` are the
+    numbers it was chosen by, one a candidate: (B, N) for tokens, (B, T) for frames, (B, T, anchors) for regions.
+    """
+
+    index: Tensor
+    layout: Layout
+    scores: Tensor | None = None
+
+    def apply(self, tokens: Tokens) -> Tokens:
+        """Features, positions, sizes and signals of the tokens kept."""
+        return self._moved(tokens, self._features(tokens))
+
+    def owners(self, entered: int) -> Tensor:
+        """(B, N): for each token that entered the one that now holds it, -1 where it was dropped."""
+        batch, kept = self.index.shape
+        owner = self.index.new_full((batch, entered), -1)
+        return owner.scatter(1, self.index, torch.arange(kept, device=self.index.device).expand(batch, -1))
+
+    def _features(self, tokens: Tokens) -> Tensor:
+        index = self.index
+        if tokens.prefix:  # one gather for both: the prefix keeps its place
+            front = torch.arange(tokens.prefix, device=index.device).expand(index.shape[0], -1)
+            index = torch.cat([front, index + tokens.prefix], dim=1)
+        return take(tokens.x, index)
+
+    def _moved(self, tokens: Tokens, x: Tensor) -> Tokens:
+        return replace(
+            tokens,
+            x=x,
+            layout=self.layout,
+            position=self.index if tokens.position is None else tokens.position.gather(1, self.index),
+            size=None if tokens.size is None else tokens.size.gather(1, self.index),
+            signals=tokens.signals.take(self.index),
+        )
+
+
+@dataclass(frozen=True)
+class SoftSelection(Selection):
+    """A differentiable choice: each unit that leaves is a weighted mean of candidates (frames, or regions of a frame).
+
+    `candidates` (U or 1, A, n) lists the tokens of each of A candidates for each of U units, `weights` (B, U, A).
+    What cannot be averaged (positions, sizes, signals) follows the heaviest candidate, which `index` holds.
+    """
+
+    candidates: Tensor = field(default_factory=lambda: torch.empty(0))
+    weights: Tensor = field(default_factory=lambda: torch.empty(0))
+
+    @classmethod
+    def of(cls, candidates: Tensor, weights: Tensor, layout: Layout, scores: Tensor | None = None) -> SoftSelection:
+        best = weights.argmax(dim=-1)  # (B, U)
+        units = torch.arange(weights.shape[1], device=weights.device)
+        rows = candidates.expand(weights.shape[1], -1, -1)[units, best]  # (B, U, n)
+        return cls(rows.flatten(1), layout, scores, candidates, weights)
+
+    def _features(self, tokens: Tokens) -> Tensor:
+        options = tokens.patches[:, self.candidates]  # (B, U or 1, A, n, C)
+        weights = self.weights.to(options.dtype)
+        if self.candidates.shape[0] == 1:  # every unit chooses among the same candidates
+            mixed = torch.einsum("bua,banc->bunc", weights, options[:, 0])
+        else:
+            mixed = torch.einsum("bua,buanc->bunc", weights, options)
+        return torch.cat([tokens.x[:, : tokens.prefix], mixed.flatten(1, 2)], dim=1)
+
+
+@dataclass(frozen=True)
+class MergeSelection(Selection):
+    """Some tokens join others: the mean weighted by the input tokens each stands for.
+
+    `index` (B, K) are the tokens that stay, `joining` (B, M) those that join one, `into` (B, M) the place 0..K-1 of it.
+    """
+
+    joining: Tensor = field(default_factory=lambda: torch.empty(0))
+    into: Tensor = field(default_factory=lambda: torch.empty(0))
+    proportional: bool = True
+
+    def apply(self, tokens: Tokens) -> Tokens:
+        size = tokens.size if tokens.size is not None else tokens.x.new_ones(tokens.patches.shape[:2])
+        weighted = tokens.patches * size[..., None]
+        total = size.gather(1, self.index).scatter_add(1, self.into, size.gather(1, self.joining))  # (B, K)
+        into = self.into[..., None].expand(-1, -1, weighted.shape[-1])
+        merged = take(weighted, self.index).scatter_add(1, into, take(weighted, self.joining)) / total[..., None]
+        x = torch.cat([tokens.x[:, : tokens.prefix], merged], dim=1)
+        return replace(self._moved(tokens, x), size=total, proportional=self.proportional)
+
+    def owners(self, entered: int) -> Tensor:
+        return super().owners(entered).scatter(1, self.joining, self.into)

@@ -1,0 +1,220 @@
+"""Where selectors stand in a model, and what each leaves: decided from the grid, before a tensor is seen.
+
+plan = Plan([Placed(4, selector)], host)      # built once, with the model
+schedule = plan.schedule(grid)                # once a grid, remembered: integer counts, no-ops dropped, refusals
+tokens = schedule.apply("before", i, tokens)  # in the model's loop over blocks; "inside" and "after" likewise
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from tubelet.errors import SelectionError
+from tubelet.selection.core import NOTHING, Ask, Grid, Layout, Selection, Tokens
+
+Place = Literal["before", "inside", "after"]
+
+
+class Selector(nn.Module):
+    """One selection step at one block. Subclasses say what they read, what they leave, and choose."""
+
+    name = "selector"
+    place: Place = "before"  # of a block; "inside" is between the attention's residual and the MLP
+    reads_keys = False
+    reads_attention = False
+
+    def leaves(self, layout: Layout, start: Layout) -> Layout:
+        """What is left of `layout`; the same layout if nothing is dropped.
+
+        `start` is what entered the first step of the same selector, for budgets that are a share of that.
+        Raises SelectionError where the step cannot be right.
+        """
+        raise NotImplementedError
+
+    def forward(self, tokens: Tokens, left: Layout) -> Selection:
+        """Choose `left.tokens` of `tokens`."""
+        raise NotImplementedError
+
+    def query_weight(self, tokens: Tokens) -> Tensor | None:
+        """(B, N) weight of each patch token as a query when attention is read; None is 1 each."""
+        return None
+
+
+@dataclass(frozen=True)
+class Host:
+    """What a plan must know of the model it is for."""
+
+    name: str
+    widths: tuple[int, ...]  # channels entering each block
+    class_token: bool = False
+    check: Callable[[int, Layout], None] = lambda block, layout: None  # raises SelectionError: cannot take that
+    through: Callable[[int, Layout], Layout] = lambda block, layout: layout  # what a block's own pooling leaves
+
+    @property
+    def depth(self) -> int:
+        return len(self.widths)
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A selector at a block. Steps of one schedule (such as STA's three) share their `term`."""
+
+    block: int
+    selector: Selector
+    term: int = 0
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What one step kept, for pictures and reports. Positions count in the (t, h, w) token grid of the input."""
+
+    name: str
+    place: Place
+    block: int
+    grid: Grid
+    position: Tensor  # (B, K) flat positions, in the order the model holds them
+    owner: Tensor  # (B, grid tokens): index of the token that now holds each input token, -1 where none does
+    scores: Tensor | None
+
+    @property
+    def mask(self) -> Tensor:
+        """(B, t, h, w) bool: the input tokens that still stand in the sequence."""
+        flat = torch.zeros(self.owner.shape, dtype=torch.bool, device=self.owner.device)
+        return flat.scatter(1, self.position, True).view(-1, *self.grid)
+
+
+@dataclass(frozen=True)
+class Action:
+    selector: Selector
+    left: Layout
+
+
+class Schedule:
+    """A plan for one grid: what happens at each block, and how many tokens enter it."""
+
+    def __init__(self, actions: dict[tuple[Place, int], list[Action]], entering: list[int], leaving: Layout) -> None:
+        self.actions = actions
+        self.entering = entering  # patch tokens entering each block, before a drop inside it
+        self.leaving = leaving
+        self._reads = {}
+        for block in range(len(entering)):
+            readers = [a.selector for p in ("inside", "after") for a in actions.get((p, block), [])]  # type: ignore
+            readers += [a.selector for a in actions.get(("before", block + 1), [])]
+            keys, attention = any(s.reads_keys for s in readers), any(s.reads_attention for s in readers)
+            if keys or attention:
+                self._reads[block] = (keys, attention, readers)
+
+    def ask(self, block: int, tokens: Tokens) -> Ask:
+        """What `block` has to tell about its attention."""
+        if block not in self._reads:
+            return NOTHING
+        keys, attention, readers = self._reads[block]
+        weights = [w for s in readers if s.reads_attention and (w := s.query_weight(tokens)) is not None]
+        return Ask(keys, attention, weights[0] if weights else None)
+
+    def apply(self, place: Place, block: int, tokens: Tokens, record: list[Kept] | None = None) -> Tokens:
+        for action in self.actions.get((place, block), ()):
+            with marked("tubelet.choose"):
+                selection = action.selector(tokens, action.left)
+            with marked("tubelet.apply"):
+                chosen = selection.apply(tokens)
+            if record is not None:
+                record.append(_kept(action.selector, block, tokens, selection, chosen, record))
+            tokens = chosen
+        return tokens
+
+    def inside(self, block: int, record: list[Kept] | None = None) -> Callable[[Tokens], Tokens] | None:
+        """The step between attention and MLP of `block`, or None."""
+        if ("inside", block) not in self.actions:
+            return None
+        return lambda tokens: self.apply("inside", block, tokens, record)
+
+
+class Plan(nn.Module):
+    """The selectors of a model. Empty: the dense model, by the same code."""
+
+    def __init__(self, placed: Sequence[Placed] = (), host: Host | None = None, spec: str = "none") -> None:
+        super().__init__()
+        self.spec = spec
+        self.host = host
+        self.placed = tuple(placed)
+        self.selectors = nn.ModuleList(p.selector for p in placed)  # learned ones have weights
+        self._schedules: dict[Grid, Schedule] = {}
+        for p in self.placed:
+            self._check_place(p)
+
+    def extra_repr(self) -> str:
+        return f"spec={self.spec!r}"
+
+    def schedule(self, grid: Grid) -> Schedule:
+        """The plan for `grid`; raises SelectionError where it cannot be right."""
+        if grid not in self._schedules:
+            self._schedules[grid] = self._make(grid)
+        return self._schedules[grid]
+
+    def _check_place(self, p: Placed) -> None:
+        assert self.host is not None
+        name, depth = p.selector.name, self.host.depth
+        if not 0 <= p.block < depth:
+            raise SelectionError(
+                f"{name}: block {p.block} does not exist; {self.host.name} has blocks 0 to {depth - 1}"
+            )
+        if p.selector.place == "before" and p.selector.reads_attention and p.block == 0:
+            raise SelectionError(f"{name}: no attention has been formed before block 0; place it at 1 to {depth - 1}")
+
+    def _make(self, grid: Grid) -> Schedule:
+        layout = Layout.dense(grid)
+        actions: dict[tuple[Place, int], list[Action]] = {}
+        entering: list[int] = []
+        starts: dict[int, Layout] = {}
+        host = self.host
+        for block in range(host.depth if host else 0):
+            assert host is not None
+            for place in ("before", "inside", "after"):
+                if place == "inside":
+                    entering.append(layout.tokens)
+                for p in self.placed:
+                    if p.block != block or p.selector.place != place:
+                        continue
+                    left = p.selector.leaves(layout, starts.setdefault(p.term, layout))
+                    if left == layout:  # keeps everything: no step at all, so the dense code runs
+                        continue
+                    if left.tokens < 1:
+                        raise SelectionError(f"{p.selector.name}: nothing would be left of {layout} at block {block}")
+                    host.check(block, left)
+                    actions.setdefault((place, block), []).append(Action(p.selector, left))
+                    layout = left
+            layout = host.through(block, layout)
+        return Schedule(actions, entering, layout)
+
+
+def _kept(
+    selector: Selector, block: int, before: Tokens, selection: Selection, after: Tokens, record: list[Kept]
+) -> Kept:
+    owner = selection.owners(before.layout.tokens)  # of the tokens that entered this step
+    if record:  # follow the input tokens through the earlier steps
+        earlier = record[-1].owner
+        owner = torch.where(earlier < 0, earlier, owner.gather(1, earlier.clamp(min=0)))
+    return Kept(
+        selector.name, selector.place, block, before.source, after.positions(), owner.detach(), _detached(selection)
+    )
+
+
+def _detached(selection: Selection) -> Tensor | None:
+    return None if selection.scores is None else selection.scores.detach()
+
+
+@contextmanager
+def marked(name: str) -> Iterator[None]:
+    """A named range in a profile, so that the share of choosing tokens can be measured; nothing while compiling."""
+    if torch.compiler.is_compiling() or not torch.autograd.profiler._is_profiler_enabled:
+        yield
+        return
+    with torch.autograd.profiler.record_function(name):
+        yield
