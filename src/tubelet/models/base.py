@@ -27,7 +27,7 @@ class VideoModel(nn.Module):
         raise NotImplementedError
 
     def set_plan(self, plan: Plan) -> None:
-        """Use these selectors from now on; raises SelectionError at once if they cannot be right on the declared clip."""
+        """Use these selectors from now on. Raises SelectionError if they cannot be right on the declared clip."""
         plan.schedule(self.grid)
         self.plan = plan
 

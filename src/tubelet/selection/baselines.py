@@ -140,12 +140,11 @@ class MostAttended(Scored):
         return F.avg_pool2d(self._map(tokens), (left.grid.h, left.grid.w), stride=1)
 
     def token_scores(self, tokens: Tokens) -> Tensor:
-        assert tokens.signals.attention is not None
-        return tokens.signals.attention
+        return tokens.attention
 
     def _map(self, tokens: Tokens) -> Tensor:
-        assert tokens.signals.attention is not None and tokens.layout.grid
-        return tokens.signals.attention.view(-1, *tokens.layout.grid)  # (B, T, h, w)
+        assert tokens.layout.grid
+        return tokens.attention.view(-1, *tokens.layout.grid)  # (B, T, h, w)
 
 
 def evenly(kept: int, total: int, device: torch.device) -> Tensor:

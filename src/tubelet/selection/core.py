@@ -8,7 +8,7 @@ Shapes: B clips, P prefix (class) tokens, N patch tokens that enter, K that leav
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -94,7 +94,7 @@ class Tokens:
     position: Tensor | None = None  # (B, N) flat position in `source`; None: all of them, in order
     size: Tensor | None = None  # (B, N) input tokens that each one stands for; None: one each
     proportional: bool = False  # whether attention weighs keys by `size`
-    signals: Signals = field(default_factory=Signals)
+    signals: Signals | None = None  # of the block just passed, if one was asked
 
     @property
     def patches(self) -> Tensor:
@@ -106,6 +106,18 @@ class Tokens:
         if self.position is not None:
             return self.position
         return torch.arange(self.layout.tokens, device=self.x.device).expand(self.x.shape[0], -1)
+
+    @property
+    def keys(self) -> Tensor:
+        """(B, N, head width): keys of the block just passed, mean over heads; for selectors that read them."""
+        assert self.signals is not None and self.signals.keys is not None
+        return self.signals.keys
+
+    @property
+    def attention(self) -> Tensor:
+        """(B, N): attention received in the block just passed; for selectors that read it."""
+        assert self.signals is not None and self.signals.attention is not None
+        return self.signals.attention
 
     def with_x(self, x: Tensor) -> Tokens:
         return replace(self, x=x)
@@ -173,11 +185,11 @@ class Selection:
             layout=self.layout,
             position=self.index if tokens.position is None else tokens.position.gather(1, self.index),
             size=None if tokens.size is None else tokens.size.gather(1, self.index),
-            signals=tokens.signals.take(self.index),
+            signals=None if tokens.signals is None else tokens.signals.take(self.index),
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SoftSelection(Selection):
     """A differentiable choice: each unit that leaves is a weighted mean of candidates (frames, or regions of a frame).
 
@@ -185,15 +197,15 @@ class SoftSelection(Selection):
     What cannot be averaged (positions, sizes, signals) follows the heaviest candidate, which `index` holds.
     """
 
-    candidates: Tensor = field(default_factory=lambda: torch.empty(0))
-    weights: Tensor = field(default_factory=lambda: torch.empty(0))
+    candidates: Tensor
+    weights: Tensor
 
     @classmethod
     def of(cls, candidates: Tensor, weights: Tensor, layout: Layout, scores: Tensor | None = None) -> SoftSelection:
         best = weights.argmax(dim=-1)  # (B, U)
         units = torch.arange(weights.shape[1], device=weights.device)
         rows = candidates.expand(weights.shape[1], -1, -1)[units, best]  # (B, U, n)
-        return cls(rows.flatten(1), layout, scores, candidates, weights)
+        return cls(rows.flatten(1), layout, scores, candidates=candidates, weights=weights)
 
     def _features(self, tokens: Tokens) -> Tensor:
         options = tokens.patches[:, self.candidates]  # (B, U or 1, A, n, C)
@@ -205,15 +217,15 @@ class SoftSelection(Selection):
         return torch.cat([tokens.x[:, : tokens.prefix], mixed.flatten(1, 2)], dim=1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MergeSelection(Selection):
     """Some tokens join others: the mean weighted by the input tokens each stands for.
 
     `index` (B, K) are the tokens that stay, `joining` (B, M) those that join one, `into` (B, M) the place 0..K-1 of it.
     """
 
-    joining: Tensor = field(default_factory=lambda: torch.empty(0))
-    into: Tensor = field(default_factory=lambda: torch.empty(0))
+    joining: Tensor
+    into: Tensor
     proportional: bool = True
 
     def apply(self, tokens: Tokens) -> Tokens:

@@ -49,8 +49,7 @@ class Merge(Selector):
         return Layout(layout.tokens - joined, segments=1) if joined else layout
 
     def forward(self, tokens: Tokens, left: Layout) -> MergeSelection:
-        keys = tokens.signals.keys
-        assert keys is not None
+        keys = tokens.keys
         # Turns are counted with the class token, as published.
         first = tokens.prefix % 2
         staying, joining, into, similarity = match(keys, tokens.layout.tokens - left.tokens, first=first)
@@ -60,7 +59,9 @@ class Merge(Selector):
         index = torch.cat([staying, others], dim=1)
         scores = keys.new_full(keys.shape[:2], -1.0)
         scores[:, first::2] = similarity
-        return MergeSelection(index, left, scores, joining, into + staying.shape[1], self.proportional)
+        return MergeSelection(
+            index, left, scores, joining=joining, into=into + staying.shape[1], proportional=self.proportional
+        )
 
 
 def build(term: Term, host: Host) -> list[Placed]:

@@ -117,8 +117,7 @@ class STA(Selector):
         return scheduled(layout, start, self.amount, self.schedule, self.groups, self.name)
 
     def forward(self, tokens: Tokens, left: Layout) -> Selection:
-        keys = tokens.signals.keys
-        assert keys is not None
+        keys = tokens.keys
         n = tokens.layout.tokens // self.groups
         scores = accumulate(tokens.patches, keys, self.groups, n - left.tokens // self.groups, backward=self.backward)
         first = torch.arange(self.groups, device=keys.device)[:, None] * n

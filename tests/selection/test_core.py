@@ -1,0 +1,154 @@
+"""The core carries every kind of selection on the plain ViT: whole frames, regions, soft, merged, a key slab."""
+
+import pytest
+import torch
+
+from tests.selectors import KeySlab, SoftFrames, SoftRegion
+from tests.tiny import moving, randomise, tiny
+from tubelet.errors import SelectionError
+from tubelet.models.registry import trace
+from tubelet.selection.core import Grid, Layout, MergeSelection, Selection, SoftSelection, Tokens, take
+from tubelet.selection.plan import Placed, Plan
+
+
+def with_selectors(model, *placed):
+    for _, selector in placed:
+        randomise(selector, 1)
+    model.set_plan(Plan([Placed(block, s, term=i) for i, (block, s) in enumerate(placed)], model.host(), "test"))
+    return model.eval()
+
+
+def some_tokens(batch=2, grid=Grid(4, 3, 3), channels=5, prefix=0):
+    x = torch.randn(batch, prefix + grid.tokens, channels)
+    return Tokens(x, Layout.dense(grid), grid, prefix)
+
+
+def test_take_is_a_gather():
+    x, index = torch.randn(3, 7, 4), torch.randint(0, 7, (3, 5))
+    assert torch.equal(take(x, index), x.gather(1, index[..., None].expand(-1, -1, 4)))
+
+
+@pytest.mark.parametrize("prefix", [0, 1, 2])
+def test_hard_selection_moves_everything_alike(prefix):
+    tokens = some_tokens(prefix=prefix)
+    index = torch.tensor([[5, 0, 30], [7, 8, 1]])
+    left = Selection(index, Layout(3, 1)).apply(tokens)
+    assert torch.equal(left.x[:, :prefix], tokens.x[:, :prefix])
+    for b in range(2):
+        assert torch.equal(left.patches[b], tokens.patches[b, index[b]])
+    assert torch.equal(left.positions(), index)
+    twice = Selection(torch.tensor([[2, 0], [1, 2]]), Layout(2, 1)).apply(left)
+    assert torch.equal(twice.positions(), torch.tensor([[30, 5], [8, 1]]))
+
+
+def test_soft_selection_with_one_hot_weights_is_the_hard_one():
+    tokens, grid = some_tokens(), Grid(4, 3, 3)
+    frames = torch.tensor([[0, 2], [1, 3]])
+    weights = torch.nn.functional.one_hot(frames, 4).float()
+    candidates = torch.arange(grid.tokens).view(1, 4, 9)
+    soft = SoftSelection.of(candidates, weights, Layout.dense(Grid(2, 3, 3))).apply(tokens)
+    index = (frames[..., None] * 9 + torch.arange(9)).flatten(1)
+    hard = Selection(index, Layout.dense(Grid(2, 3, 3))).apply(tokens)
+    assert torch.equal(soft.positions(), hard.positions())
+    torch.testing.assert_close(soft.x, hard.x, rtol=0, atol=1e-6)
+
+
+def test_merging_keeps_the_weighted_mean():
+    tokens = some_tokens(prefix=1)
+    index = torch.arange(30).expand(2, -1)
+    joining, into = torch.arange(30, 36).expand(2, -1), torch.tensor([[0, 0, 1, 2, 3, 4], [5, 5, 5, 5, 5, 5]])
+    merged = MergeSelection(index, Layout(30, 1), joining=joining, into=into).apply(tokens)
+    assert merged.size[1, 5] == 7 and merged.size[0, 0] == 3 and merged.size.sum() == 72
+    torch.testing.assert_close(merged.patches[1, 5], tokens.patches[1, [5, 30, 31, 32, 33, 34, 35]].mean(0))
+    torch.testing.assert_close(merged.mean(), tokens.mean())  # the weighted mean of means is the mean
+    again = MergeSelection(
+        index[:, :29], Layout(29, 1), joining=torch.full((2, 1), 29), into=torch.full((2, 1), 5)
+    ).apply(merged)
+    torch.testing.assert_close(again.mean(), tokens.mean())
+    assert again.key_bias().shape == (2, 1, 1, 30) and (again.key_bias()[..., 0] == 0).all()  # class token
+
+
+def test_owners_follow_tokens_through_steps():
+    model = tiny(select="merge:r=20@0+random:keep=0.5@2")
+    first, second = trace(model, moving(2, model))
+    assert (first.owner >= 0).all()  # merging loses none
+    held = torch.zeros(2, 108, dtype=torch.long).scatter_add(1, first.owner, torch.ones_like(first.owner))
+    assert held.sum() == 2 * 128 and held.min() == 1 and held.max() > 1
+    assert second.mask.sum() == 2 * 54
+    rows = torch.arange(2)[:, None]
+    assert torch.equal(second.owner[rows, second.position], torch.arange(54).expand(2, -1))
+    assert ((second.owner >= 0).sum() > second.mask.sum()).item()  # tokens merged into kept ones are still held
+
+
+@pytest.mark.parametrize(
+    ("placed", "entering"),
+    [
+        ([(0, SoftFrames(48, 5))], [80] * 6),
+        ([(2, SoftRegion(48, 3))], [128, 128, 72, 72, 72, 72]),
+        ([(0, SoftFrames(48, 4)), (1, SoftRegion(48, 2))], [64, 16, 16, 16, 16, 16]),
+        ([(1, KeySlab(96)), (3, KeySlab(40))], [128, 128, 96, 96, 40, 40]),
+    ],
+    ids=["frames", "region", "frames+region", "key slab"],
+)
+def test_new_kinds_fit_the_vit(placed, entering):
+    """Forward, the counts, and a gradient for every parameter of model and selector, with no change to the model."""
+    model = with_selectors(tiny(), *placed)
+    assert model.tokens_entering() == entering
+    clip = moving(2, model).requires_grad_()
+    logits = model(clip)
+    logits.square().sum().backward()
+    assert torch.isfinite(logits).all() and clip.grad.abs().sum() > 0
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
+    learned = [p for n, p in model.named_parameters() if n.startswith("plan.") and n.endswith("weight")]
+    assert all(p.grad.abs().sum() > 0 for p in learned)
+
+
+def test_key_slab_follows_the_weighted_attention():
+    """The kept set is that of an explicit softmax with the key slab's queries counted four times."""
+    model = with_selectors(tiny(), (1, KeySlab(96)))
+    clip = moving(2, model)
+    (step,) = trace(model, clip)
+    slab = torch.arange(64, 80)
+    with torch.no_grad():
+        tokens = model.embed(clip)
+        tokens = model.blocks[0](tokens)
+        attn = model.blocks[1].attn
+        x = model.blocks[1].norm1(tokens.x)
+        bias = torch.cat([attn.q_bias, torch.zeros(48), attn.v_bias])
+        q, k, _ = (x @ attn.qkv.weight.T + bias).view(2, 128, 3, 3, 16).permute(2, 0, 3, 1, 4)
+        weights = (q @ k.transpose(-1, -2) / 4).softmax(-1)  # (B, heads, queries, keys)
+        weights[:, :, slab] *= 4
+        score = weights.mean(dim=(1, 2))
+    torch.testing.assert_close(step.scores, score)
+    score[:, slab] = -1
+    best = score.sort(dim=1, descending=True, stable=True).indices[:, :80]
+    assert torch.equal(step.position, torch.cat([slab.expand(2, -1), best], dim=1))
+
+
+def test_a_broken_key_slab_is_refused_when_the_plan_is_made():
+    from tubelet.selection.registry import build_plan
+
+    model = tiny()
+    random = build_plan("random:keep=0.5@0", model.host()).placed
+    with pytest.raises(SelectionError, match="key slab"):
+        model.set_plan(Plan([*random, Placed(1, KeySlab(20), term=1)], model.host()))
+
+
+def test_soft_frames_equal_hard_frames_when_the_score_is_sharp():
+    """A soft choice that is certain gives the same answer as the hard one: training meets inference."""
+    model = tiny()
+    selector = SoftFrames(48, 4)
+    with_selectors(model, (0, selector))
+    with torch.no_grad():
+        selector.score.weight.zero_()
+        selector.score.bias.zero_()
+    kept = torch.tensor([1, 3, 5, 7])
+    selector.forward = lambda tokens, left: SoftSelection.of(  # one-hot weights at the centres that "uniform" takes
+        torch.arange(128).view(1, 8, 16), torch.nn.functional.one_hot(kept, 8).float().expand(2, -1, -1), left
+    )
+    clip = moving(2, model)
+    with torch.no_grad():
+        soft = model(clip)
+        hard = tiny(select="uniform:T4@0")(clip)
+    torch.testing.assert_close(soft, hard, rtol=0, atol=1e-5)

@@ -1,0 +1,147 @@
+"""Every model with every selector: the promises that hold for all of them."""
+
+import io
+
+import pytest
+import torch
+
+from tests.tiny import MODELS, moving, randomise, tiny
+from tubelet.models.registry import set_selection, trace
+from tubelet.selection.registry import list_selectors
+
+SELECTORS = {  # selector: budgets of every form that it takes
+    "none": ["none"],
+    "sta": ["sta:r=3", "sta:keep=0.4", "sta:r=4@1,3,groups=4/2"],
+    "random": ["random:r=3", "random:keep=0.5@0,2", "random:T0.5@0-S3@3", "random:S2x3@1"],
+    "uniform": ["uniform:r=3", "uniform:keep=0.3@1", "uniform:T3@0-S0.5@2"],
+    "attention": ["attention:r=3", "attention:keep=0.5@1,4", "attention:T5@2-S2@4"],
+    "merge": ["merge:r=10", "merge:r=7,prop=false", "merge:r=20@0,4"],
+    "several": ["uniform:T0.5@0+sta:r=3,groups=4/4/2", "merge:r=5+attention:keep=0.5@3"],
+}
+NO_OPS = [
+    "sta:r=0",
+    "sta:keep=1.0",
+    "merge:r=0",
+    "random:keep=1.0@2",
+    "uniform:T8@0",
+    "attention:T1.0@2-S1.0@3",
+    "uniform:keep=1.0@0+sta:r=0",
+]
+SPECS = [spec for specs in SELECTORS.values() for spec in specs]
+all_models = pytest.mark.parametrize("key", MODELS)
+all_specs = pytest.mark.parametrize("spec", SPECS)
+
+
+def test_no_selector_is_left_out():
+    assert set(list_selectors()) == set(SELECTORS) - {"several"}
+
+
+@all_models
+@all_specs
+def test_forward_and_trace(key, spec):
+    model = tiny(key, select=spec)
+    clip = moving(2, model)
+    with torch.no_grad():
+        logits = model(clip)
+        again = model(clip)
+    assert logits.shape == (2, 7) and torch.isfinite(logits).all() and torch.equal(logits, again)
+    steps = trace(model, clip)
+    assert bool(steps) == (spec != "none")
+    before = None
+    for step in steps:
+        kept = step.position.shape[1]
+        assert (step.mask.flatten(1).sum(1) == kept).all()  # every token at a place of its own
+        assert step.mask.shape == (2, *model.grid)
+        if before is not None:
+            assert (step.mask <= before).all()  # nothing comes back
+        held = step.owner.gather(1, step.position)
+        assert torch.equal(held, torch.arange(kept).expand(2, -1))
+        before = step.mask
+    left = model.forward_features(clip)
+    assert left.layout == model.plan.schedule(model.grid).leaving
+    assert left.patches.shape[1] == left.layout.tokens
+
+
+@all_models
+@all_specs
+def test_backward(key, spec):
+    model = tiny(key, select=spec).train()
+    clip = moving(2, model).requires_grad_()
+    loss = model(clip).square().sum()
+    loss.backward()
+    assert torch.isfinite(clip.grad).all() and clip.grad.abs().sum() > 0
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
+
+
+@all_models
+@pytest.mark.parametrize("spec", NO_OPS)
+def test_no_selection_is_the_dense_model_bit_for_bit(key, spec):
+    dense, idle = tiny(key), tiny(key, select=spec)
+    clip = moving(2, dense)
+    with torch.no_grad():
+        assert torch.equal(dense(clip), idle(clip))
+        set_selection(idle, "random:keep=0.5@1")
+        assert not torch.equal(dense(clip), idle(clip))
+        set_selection(idle, "none")
+        assert torch.equal(dense(clip), idle(clip))
+
+
+@all_models
+@all_specs
+def test_a_clip_does_not_hang_on_its_neighbours(key, spec):
+    model = tiny(key, select=spec)
+    clips = moving(4, model)
+    others = torch.cat([clips[:1], 3 * moving(3, model, seed=9)])
+    with torch.no_grad():
+        batch, beside_others, alone = model(clips), model(others), model(clips[:1])
+    assert torch.equal(batch[0], beside_others[0])  # whatever they hold
+    torch.testing.assert_close(batch[:1], alone, rtol=0, atol=1e-5)  # however many they are
+
+
+@all_models
+@all_specs
+def test_compiles_as_one_graph(key, spec):
+    model = tiny(key, select=spec)
+    clip = moving(2, model)
+    torch._dynamo.reset()
+    with torch.no_grad():
+        compiled = torch.compile(model, backend="eager", fullgraph=True)  # a break anywhere is an error
+        assert torch.equal(compiled(clip), model(clip))
+
+
+@all_models
+@all_specs
+def test_exports(key, spec, tmp_path):
+    """A pruned model is an ordinary graph: saved, loaded, and run at another batch size."""
+    model = tiny(key, select=spec)
+    clip = moving(2, model)
+    batch = torch.export.Dim("batch", min=1, max=8)
+    with torch.no_grad():
+        program = torch.export.export(model, (clip,), dynamic_shapes={"clip": {0: batch}})
+        buffer = io.BytesIO()
+        torch.export.save(program, buffer)
+        buffer.seek(0)
+        loaded = torch.export.load(buffer).module()
+        for size in (2, 3):
+            clips = moving(size, model, seed=size)
+            torch.testing.assert_close(loaded(clips), model(clips), rtol=0, atol=1e-5)
+
+
+@all_models
+@all_specs
+def test_weights_are_those_of_the_dense_model(key, spec):
+    """A training-free selector adds no parameter, and the state dict goes from one to the other."""
+    dense, pruned = tiny(key), tiny(key, select=spec)
+    randomise(dense, seed=5)
+    pruned.load_state_dict(dense.state_dict())
+    assert list(pruned.state_dict()) == list(dense.state_dict())
+
+
+@all_models
+@all_specs
+def test_half_precision_runs(key, spec):
+    model = tiny(key, select=spec)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        logits = model(moving(2, model))
+    assert torch.isfinite(logits).all()

@@ -1,0 +1,43 @@
+"""Tiny models and clips for tests: real code, random weights (biases and norms too), milliseconds."""
+
+import torch
+
+from tubelet.models.registry import create_model
+
+SIZES = {"dim": 48, "depth": 6, "heads": 3, "frames": 16, "size": 32, "patch_size": 8, "num_classes": 7}
+MODELS = {  # one entry a backbone: name for create_model, arguments
+    "vit": ("videomae_small", SIZES),
+    "vit_class_token": ("videomae_small", {**SIZES, "class_token": True, "pool": "first", "positions": "learned"}),
+    "vit_wide": ("videomae_small", {**SIZES, "size": (32, 48), "layer_scale": 0.5, "qkv_bias": False}),
+}
+
+
+def tiny(key="vit", *, select="none", seed=0, **arguments):
+    """A tiny model of MODELS with random parameters everywhere, in evaluation mode."""
+    name, sizes = MODELS[key]
+    model = create_model(name, select=select, **{**sizes, **arguments})
+    randomise(model, seed)
+    return model
+
+
+def randomise(model, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            start = 1.0 if parameter.dim() == 1 and bool((parameter == 1).all()) else 0.0
+            parameter.copy_(start + 0.1 * torch.randn(parameter.shape, generator=generator))
+
+
+def moving(batch, model=None, *, frames=16, size=(32, 32), seed=0):
+    """Clips (B, 3, T, H, W): a bright square that moves over a still texture, with some noise."""
+    if model is not None:
+        frames, size = model.frames, model.size
+    generator = torch.Generator().manual_seed(seed)
+    height, width = size
+    clip = torch.randn(batch, 3, 1, height, width, generator=generator).repeat(1, 1, frames, 1, 1)
+    clip = clip + 0.1 * torch.randn(clip.shape, generator=generator)
+    for b in range(batch):
+        for t in range(frames):
+            x, y = (t * (b + 1)) % (width - 6), (3 * t + b) % (height - 6)
+            clip[b, :, t, y : y + 6, x : x + 6] = 2.0
+    return clip
