@@ -1,0 +1,154 @@
+"""Writing pictures that were made: mp4, gif, or png for a single one."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from tubelet.errors import TubeletError
+
+if TYPE_CHECKING:
+    from av.video.frame import VideoFrame
+
+SUFFIXES = (".mp4", ".gif", ".png")
+
+
+def write_video(path: str | Path, frames: Tensor | Iterable[Tensor], *, fps: float = 25.0) -> None:
+    """Writes uint8 (T, H, W, 3) RGB frames, or an iterable of (H, W, 3), which need not fit in memory.
+
+    .mp4: H.264, yuv420p, tagged BT.709; an odd side is extended by one row or column that repeats the last.
+    .gif: a palette of 256 colours for all frames (read twice: an iterable is held in memory).  .png: exactly one frame.
+    The file appears under its name only when it is complete. Raises TubeletError for another suffix, no frame, or a
+    frame of another shape or type.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise TubeletError(f"{path}: cannot write {suffix or 'a file without suffix'}; allowed: {', '.join(SUFFIXES)}")
+    if not fps > 0:
+        raise TubeletError(f"fps must be above 0, got {fps}")
+    if not path.parent.is_dir():
+        raise TubeletError(f"{path}: the folder {path.parent} does not exist")
+    checked = _checked(frames)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=suffix)
+    os.close(handle)
+    try:
+        {".mp4": _write_mp4, ".gif": _write_gif, ".png": _write_png}[suffix](temporary, checked, fps)
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _checked(frames: Iterable[Tensor]) -> Iterator[Tensor]:
+    shape = None
+    for frame in frames:
+        if frame.dtype != torch.uint8 or frame.dim() != 3 or frame.shape[-1] != 3 or 0 in frame.shape:
+            raise TubeletError(f"a frame must be uint8 (H, W, 3), got {frame.dtype} {tuple(frame.shape)}")
+        if shape not in (None, frame.shape):
+            raise TubeletError(f"frames must be of one size, got {tuple(frame.shape)} after {tuple(shape)}")
+        shape = frame.shape
+        yield frame.cpu()
+    if shape is None:
+        raise TubeletError("no frame to write; at least one is needed")
+
+
+def _write_mp4(path: str, frames: Iterator[Tensor], fps: float) -> None:
+    import av
+    from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
+
+    with av.open(path, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": "18"})
+        stream.pix_fmt = "yuv420p"
+        codec = stream.codec_context
+        codec.colorspace, codec.color_range = Colorspace.ITU709, ColorRange.MPEG
+        codec.color_primaries, codec.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
+        for index, frame in enumerate(frames):
+            even = _to_even(frame)
+            if index == 0:
+                stream.height, stream.width = even.shape[:2]
+            picture = _av_frame(even).reformat(
+                format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+            )
+            picture.pts = index
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+
+
+def _write_gif(path: str, frames: Iterator[Tensor], fps: float) -> None:
+    import av
+    import av.filter
+
+    pictures = [_av_frame(frame) for frame in frames]
+    for index, picture in enumerate(pictures):
+        picture.pts, picture.time_base = round(index * 100 / fps), Fraction(1, 100)  # GIF counts hundredths of a second
+    first = pictures[0]
+    graph = av.filter.Graph()
+    source = graph.add_buffer(width=first.width, height=first.height, format=first.format, time_base=Fraction(1, 100))
+    split, palette, use = graph.add("split"), graph.add("palettegen"), graph.add("paletteuse")
+    sink = graph.add("buffersink")
+    source.link_to(split)
+    split.link_to(palette, 0, 0)
+    split.link_to(use, 1, 0)
+    palette.link_to(use, 0, 1)
+    use.link_to(sink)
+    graph.configure()
+    for picture in pictures:
+        graph.push(picture)
+    graph.push(None)
+    with av.open(path, "w", format="gif") as container:
+        stream = container.add_stream("gif", rate=Fraction(fps).limit_denominator(1001))
+        stream.width, stream.height, stream.pix_fmt = first.width, first.height, "pal8"
+        stream.time_base = stream.codec_context.time_base = Fraction(1, 100)
+        for _ in pictures:
+            coloured = graph.pull()
+            assert isinstance(coloured, av.VideoFrame)
+            container.mux(stream.encode(coloured))
+        container.mux(stream.encode(None))
+
+
+def _write_png(path: str, frames: Iterator[Tensor], fps: float) -> None:
+    import av
+
+    frame, more = next(frames), next(frames, None)
+    if more is not None:
+        raise TubeletError("a .png holds one frame, more were given; allowed for several: .mp4, .gif")
+    encoder = av.CodecContext.create("png", "w")
+    encoder.height, encoder.width = frame.shape[:2]
+    encoder.pix_fmt, encoder.time_base = "rgb24", Fraction(1, 25)
+    with open(path, "wb") as file:
+        for packet in [*encoder.encode(_av_frame(frame)), *encoder.encode(None)]:
+            file.write(bytes(packet))
+
+
+def _av_frame(frame: Tensor) -> VideoFrame:
+    """uint8 (H, W, 3) -> an rgb24 frame of PyAV, whose rows are padded."""
+    from av.video.frame import VideoFrame
+
+    height, width = frame.shape[:2]
+    picture = VideoFrame(width, height, "rgb24")
+    plane = picture.planes[0]
+    rows = torch.zeros(height, plane.line_size, dtype=torch.uint8)
+    rows[:, : width * 3] = frame.reshape(height, width * 3)
+    torch.frombuffer(plane, dtype=torch.uint8).copy_(rows.flatten())
+    return picture
+
+
+def _to_even(frame: Tensor) -> Tensor:
+    """(H, W, 3) -> both sides even, the last row or column repeated where it is odd."""
+    frame = torch.cat([frame, frame[-1:]]) if frame.shape[0] % 2 else frame
+    return torch.cat([frame, frame[:, -1:]], dim=1) if frame.shape[1] % 2 else frame
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
