@@ -18,7 +18,8 @@ def with_selectors(model, *placed):
     return model.eval()
 
 
-def some_tokens(batch=2, grid=Grid(4, 3, 3), channels=5, prefix=0):
+def some_tokens(batch=2, channels=5, prefix=0):
+    grid = Grid(4, 3, 3)
     x = torch.randn(batch, prefix + grid.tokens, channels)
     return Tokens(x, Layout.dense(grid), grid, prefix)
 

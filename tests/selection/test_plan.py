@@ -53,7 +53,16 @@ def test_larger_sizes_of_the_schedule():
 
 @pytest.mark.parametrize(
     "select",
-    ["none", "sta:r=0", "sta:keep=1.0", "merge:r=0", "random:keep=1.0@4", "uniform:T8@0", "attention:S14@3", "random:T1.0@0"],
+    [
+        "none",
+        "sta:r=0",
+        "sta:keep=1.0",
+        "merge:r=0",
+        "random:keep=1.0@4",
+        "uniform:T8@0",
+        "attention:S14@3",
+        "random:T1.0@0",
+    ],
 )
 def test_what_keeps_everything_is_no_step_at_all(select):
     model = create_model("videomae_base", select=select, **BASE)

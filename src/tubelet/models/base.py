@@ -18,8 +18,13 @@ class VideoModel(nn.Module):
     position_grid: Grid  # that the weights' positions were made for
     plan: Plan
     config: ModelConfig
+    report: object = None  # of the checkpoint it was loaded from: tubelet.checkpoints.Report
 
     def forward(self, clip: Tensor, record: list[Kept] | None = None) -> Tensor:
+        raise NotImplementedError
+
+    def grid_of(self, frames: int, height: int, width: int) -> Grid:
+        """The grid of tokens of a clip; raises TubeletError if the tubelet does not divide it."""
         raise NotImplementedError
 
     def host(self) -> Host:

@@ -51,6 +51,7 @@ class ModelConfig:
         if unknown := set(content) - known:
             raise CheckpointError(f"config.json has unknown fields {sorted(unknown)}; known are {sorted(known)}")
         content["preprocessing"] = Preprocessing(**{k: _tuple(v) for k, v in content.get("preprocessing", {}).items()})
+        content["arguments"] = {k: _tuple(v) for k, v in content.get("arguments", {}).items()}
         content["id2label"] = {int(k): v for k, v in content.get("id2label", {}).items()}
         for key in ("views", "position_grid"):
             if content.get(key) is not None:

@@ -62,15 +62,8 @@ def build_model(config: ModelConfig) -> VideoModel:
         size = model.size[0] if model.size[0] == model.size[1] else model.size
         config.preprocessing = Preprocessing(frames=model.frames, size=size)
     model.config = config
-    _keep_released(model, config.released_options)
     set_selection(model, config.select)
     return model.eval()
-
-
-def _keep_released(model: VideoModel, options: dict[str, Any]) -> None:
-    """Behaviour of released code that the weights need."""
-    if "fc_norm_eps" in options:  # transformers builds this norm with 1e-5, whatever the other norms have
-        model.get_submodule("fc_norm").eps = options["fc_norm_eps"]
 
 
 def set_selection(model: VideoModel, select: str) -> VideoModel:

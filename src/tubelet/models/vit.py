@@ -85,6 +85,7 @@ class ViT(VideoModel):
         position_grid: (t, h, w) that the weights' positions were made for, where it is not that of frames and size.
         pool: "mean" of the tokens left, or "first" token. The first token means something with class_token only.
         layer_scale: initial value of the residual scales; None leaves them out.
+        fc_norm_eps: of the norm before the classifier where it is not `eps` (transformers has 1e-5 there, always).
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class ViT(VideoModel):
         drop_path: float = 0.0,
         dropout: float = 0.0,
         eps: float = 1e-6,
+        fc_norm_eps: float | None = None,
         plan: Plan | None = None,
     ) -> None:
         super().__init__()
@@ -141,7 +143,7 @@ class ViT(VideoModel):
             for i in range(depth)
         )
         self.norm = nn.LayerNorm(dim, eps=eps) if pool == "first" else None
-        self.fc_norm = nn.LayerNorm(dim, eps=eps) if pool == "mean" else None
+        self.fc_norm = nn.LayerNorm(dim, eps=fc_norm_eps or eps) if pool == "mean" else None
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(dim, num_classes) if num_classes else None
         self.apply(init_linear)

@@ -153,7 +153,7 @@ def evenly(kept: int, total: int, device: torch.device) -> Tensor:
 
 
 def hashed(count: int, seed: int, device: torch.device) -> Tensor:
-    """`count` numbers that look random and depend on the seed alone, on every device and when exported.
+    """`count` whole numbers that look random and depend on the seed alone, on every device and when exported.
 
     A 32-bit integer hash (xor-shift and multiply, twice) of place and seed, in 64-bit arithmetic.
     """
@@ -161,7 +161,7 @@ def hashed(count: int, seed: int, device: torch.device) -> Tensor:
     x = (torch.arange(count, device=device) + 1 + seed * 0x9E3779B9) & mask
     for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
         x = ((x ^ (x >> shift)) * factor) & mask
-    return (x ^ (x >> 16)).double()
+    return x ^ (x >> 16)
 
 
 def build_with(kind: type[Baseline]) -> Callable[[Term, Host], list[Placed]]:

@@ -19,6 +19,7 @@ from tubelet.errors import SelectionError
 from tubelet.selection.core import NOTHING, Ask, Grid, Layout, Selection, Tokens
 
 Place = Literal["before", "inside", "after"]
+PLACES: tuple[Place, ...] = ("before", "inside", "after")
 
 
 class Selector(nn.Module):
@@ -104,7 +105,7 @@ class Schedule:
         self.leaving = leaving
         self._reads = {}
         for block in range(len(entering)):
-            readers = [a.selector for p in ("inside", "after") for a in actions.get((p, block), [])]  # type: ignore
+            readers = [a.selector for place in PLACES[1:] for a in actions.get((place, block), [])]
             readers += [a.selector for a in actions.get(("before", block + 1), [])]
             keys, attention = any(s.reads_keys for s in readers), any(s.reads_attention for s in readers)
             if keys or attention:
@@ -176,7 +177,7 @@ class Plan(nn.Module):
         host = self.host
         for block in range(host.depth if host else 0):
             assert host is not None
-            for place in ("before", "inside", "after"):
+            for place in PLACES:
                 if place == "inside":
                     entering.append(layout.tokens)
                 for p in self.placed:

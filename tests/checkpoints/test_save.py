@@ -1,0 +1,133 @@
+"""The project's own folder: what is saved loads anywhere and gives the same answer."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.checkpoints import made
+from tests.tiny import MODELS, moving, tiny
+from tubelet import CheckpointError, create_model, load_model, save_model
+from tubelet.checkpoints import save as saving
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["folder", "file alone"])
+@pytest.mark.parametrize("key", MODELS)
+def test_round_trip(tmp_path, key, alone):
+    model = tiny(key)
+    model.config.id2label = {i: f"Aktion {i} ÄÖ" for i in range(7)}
+    save_model(model, tmp_path / "saved")
+    source = tmp_path / "saved"
+    if alone:
+        source = (source / "model.safetensors").rename(tmp_path / "renamed.safetensors")
+    loaded = load_model(source)
+    clip = moving(2, model)
+    assert torch.equal(loaded(clip), model(clip))
+    assert loaded.config == model.config
+    assert not loaded.report.new and not loaded.report.unused and not loaded.report.renamed
+
+
+def test_selection_is_kept_or_replaced(tmp_path):
+    model = tiny("vit", select="sta:r=2")
+    save_model(model, tmp_path)
+    clip = moving(1, model)
+    assert load_model(tmp_path).config.select == "sta:r=2"
+    assert torch.equal(load_model(tmp_path)(clip), model(clip))
+    dense = load_model(tmp_path, select="none")
+    assert dense.config.select == "none"
+    assert not torch.equal(dense(clip), model(clip))
+
+
+@pytest.mark.parametrize("source", ["own", "huggingface"])
+@pytest.mark.parametrize(("frames", "size"), [(8, 16), (4, (16, 32)), (8, (24, 16))])
+def test_frames_and_size_resize_the_positions(tmp_path, source, frames, size):
+    model = made.small()
+    folder = save_model(model, tmp_path) if source == "own" else made.hf_folder(tmp_path, model)
+    loaded = load_model(folder, frames=frames, size=size)
+    assert (loaded.config.preprocessing.frames, loaded.config.preprocessing.size) == (frames, size)
+    assert loaded.config.position_grid == (2, 2, 2)
+    clip = moving(1, loaded)
+    assert torch.allclose(loaded(clip), model(clip), atol=1e-4)
+    again = load_model(save_model(loaded, tmp_path / "again"))
+    assert torch.equal(again(clip), loaded(clip))
+
+
+def test_half_precision(tmp_path):
+    model = made.small()
+    save_model(model, tmp_path, dtype=torch.float16)
+    assert {t.dtype for t in load_file(tmp_path / "model.safetensors").values()} == {torch.float16}
+    loaded = load_model(tmp_path)
+    assert {p.dtype for p in loaded.parameters()} == {torch.float32}
+    assert torch.equal(loaded.head.weight, model.head.weight.half().float())
+    with torch.no_grad():
+        model.head.weight[0, 0] = 1e6
+    with pytest.raises(CheckpointError, match="too large for torch.float16: head.weight"):
+        save_model(model, tmp_path, dtype=torch.float16)
+    with pytest.raises(CheckpointError, match="dtype=torch.int8: one of"):
+        save_model(model, tmp_path, dtype=torch.int8)
+
+
+def test_the_bytes_are_the_same_in_another_process(tmp_path):
+    code = (
+        "import sys, torch; from tubelet import create_model, save_model; torch.manual_seed(3);"
+        f"save_model(create_model('videomae_small', **{made.ARGUMENTS}), sys.argv[1])"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "there")], check=True)
+    torch.manual_seed(3)
+    save_model(create_model("videomae_small", **made.ARGUMENTS), tmp_path / "here")
+    for file in ("model.safetensors", "config.json"):
+        assert (tmp_path / "here" / file).read_bytes() == (tmp_path / "there" / file).read_bytes()
+
+
+def test_a_failure_leaves_what_was_there(tmp_path, monkeypatch):
+    first, second = made.small(), made.small(seed=1)
+    save_model(first, tmp_path)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(saving.os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        save_model(second, tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["config.json", "model.safetensors"]
+    assert torch.equal(load_model(tmp_path).head.weight, first.head.weight)
+
+
+def test_a_folder_is_made_and_a_file_refused(tmp_path):
+    model = made.small()
+    folder = save_model(model, tmp_path / "deep" / "folder")
+    assert sorted(os.listdir(folder)) == ["config.json", "model.safetensors"]
+    with pytest.raises(CheckpointError, match="is a file; a folder"):
+        save_model(model, folder / "config.json")
+
+
+def test_converted_weights_load_anywhere(tmp_path):
+    """What `tubelet convert` does, from each layout."""
+    model = made.small()
+    converted = load_model(made.hf_folder(tmp_path / "hf", model, "5.x"))
+    save_model(converted, tmp_path / "own")
+    again = load_model(tmp_path / "own")
+    clip = moving(2, model)
+    assert torch.equal(again(clip), converted(clip))
+    assert again.config == converted.config
+    assert again.config.id2label[2] == "action 2"
+    assert len(converted.report.renamed) > 20
+    text = str(converted.report)
+    assert "layout huggingface" in text and "renamed" in text and len(text.splitlines()) < 8
+
+
+def test_weights_of_learned_selectors(tmp_path):
+    """They are stored; another selection leaves them out, and says so."""
+    from tests.selectors import SoftFrames
+    from tubelet.selection.plan import Placed, Plan
+
+    model = create_model("videomae_small", **made.ARGUMENTS)
+    model.set_plan(Plan([Placed(1, SoftFrames(24, 1))], model.host()))
+    save_model(model, tmp_path)
+    with pytest.raises(CheckpointError, match="not known: plan.selectors.0.score"):
+        load_model(tmp_path)  # its config names no selection
+    unused = load_model(tmp_path, select="none").report.unused
+    assert set(unused) == {"plan.selectors.0.score.weight", "plan.selectors.0.score.bias"}
