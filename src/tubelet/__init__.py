@@ -16,6 +16,7 @@ from tubelet._version import __version__
 if TYPE_CHECKING:
     from tubelet.checkpoints import load_model, save_model
     from tubelet.errors import CheckpointError, SelectionError, SpecError, TubeletError, VideoError
+    from tubelet.inference import classify, open_model
     from tubelet.models.registry import create_model, list_models, set_selection, trace
     from tubelet.profiling import count_flops
     from tubelet.selection.registry import list_selectors
@@ -28,6 +29,8 @@ _HOME = {
     "load_model": "tubelet.checkpoints",
     "save_model": "tubelet.checkpoints",
     "count_flops": "tubelet.profiling",
+    "classify": "tubelet.inference",
+    "open_model": "tubelet.inference",
     "list_selectors": "tubelet.selection.registry",
     "TubeletError": "tubelet.errors",
     "SpecError": "tubelet.errors",
@@ -42,11 +45,13 @@ __all__ = [
     "TubeletError",
     "VideoError",
     "__version__",
+    "classify",
     "count_flops",
     "create_model",
     "list_models",
     "list_selectors",
     "load_model",
+    "open_model",
     "save_model",
     "set_selection",
     "trace",

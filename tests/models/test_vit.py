@@ -67,9 +67,12 @@ def test_fused_attention_is_the_explicit_one(attention):
 def test_sinusoid_table():
     table = sinusoid_table(5, 4)[0]
     assert torch.equal(table[0], torch.tensor([0.0, 1.0, 0.0, 1.0]))
-    torch.testing.assert_close(table[3], torch.tensor([3.0, 3.0, 0.03, 0.03]).sin().where(
-        torch.tensor([True, False, True, False]), torch.tensor([3.0, 3.0, 0.03, 0.03]).cos()
-    ))
+    torch.testing.assert_close(
+        table[3],
+        torch.tensor([3.0, 3.0, 0.03, 0.03])
+        .sin()
+        .where(torch.tensor([True, False, True, False]), torch.tensor([3.0, 3.0, 0.03, 0.03]).cos()),
+    )
 
 
 def test_positions_for_other_grids():

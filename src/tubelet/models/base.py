@@ -16,6 +16,8 @@ class VideoModel(nn.Module):
     size: tuple[int, int]  # height, width
     grid: Grid  # of the tokens of a clip of frames x size
     position_grid: Grid  # that the weights' positions were made for
+    num_classes: int  # 0: features instead of logits
+    head: nn.Module | None
     plan: Plan
     config: ModelConfig
     report: object = None  # of the checkpoint it was loaded from: tubelet.checkpoints.Report

@@ -199,7 +199,7 @@ def _method(kind: type[Baseline], summary: str, **options: str) -> Method:
         summary=summary,
         budgets=("T", "S", "keep", "r"),
         places="T, S, keep: before the blocks named; r: after blocks 0, depth/3, 2 depth/3",
-        options={**options, "groups": "8/4/2 (with r)"},
+        options={**options, "groups": "8/4/2, with r"},
         build=build_with(kind),
     )
 

@@ -1,0 +1,113 @@
+"""The project's models beside those that users would pick instead: the same sizes, random weights, runs in turn.
+
+    python benchmarks/peers.py --model videomae_base --json
+
+"ratio" is the project's time / the peer's, the median over pairs. Needs the extra dev, which holds the peers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is downloaded here
+
+import torch
+from torch import Tensor, nn
+
+from tubelet.errors import TubeletError
+from tubelet.models.base import VideoModel
+from tubelet.models.registry import create_model
+from tubelet.models.vit import Block, ViT
+from tubelet.profiling.flops import clip_shape
+from tubelet.profiling.latency import interleaved, using_threads
+
+LEAST_PAIRS = 7
+
+
+def transformers_videomae(model: VideoModel) -> tuple[str, nn.Module, Callable[[Tensor], Tensor]]:
+    """VideoMAE of transformers with fused attention, in the sizes of `model`: name, model, its layout of a clip."""
+    import transformers
+
+    assert isinstance(model, ViT) and isinstance(block := model.blocks[0], Block)
+    config = transformers.VideoMAEConfig(
+        image_size=model.size[0],
+        patch_size=model.patch_size,
+        tubelet_size=model.tubelet_size,
+        num_frames=model.frames,
+        hidden_size=model.dim,
+        num_hidden_layers=model.depth,
+        num_attention_heads=block.attn.heads,
+        intermediate_size=block.mlp.fc1.out_features,
+        num_labels=model.num_classes,
+        layer_norm_eps=1e-6,
+        attn_implementation="sdpa",
+    )
+    peer = transformers.VideoMAEForVideoClassification(config).eval()
+    return f"transformers {transformers.__version__} VideoMAE, sdpa", peer, lambda clip: clip.transpose(1, 2)
+
+
+PEERS = {f"videomae_{size}": transformers_videomae for size in ("small", "base", "large", "huge")}
+
+
+def compare(
+    name: str,
+    *,
+    pairs: int = LEAST_PAIRS,
+    threads: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+    **arguments: Any,
+) -> dict[str, Any]:
+    """One model beside its peer, float32, one clip. `arguments` are those of create_model."""
+    if name not in PEERS:
+        raise TubeletError(f"no peer for {name!r}; there are peers for {', '.join(PEERS)}")
+    model = create_model(name, **arguments)
+    peer_name, peer, layout = PEERS[name](model)
+    clip = torch.randn(clip_shape(model))
+    with using_threads(threads), torch.inference_mode():
+        passes = [partial(model, clip), partial(peer, layout(clip))]
+        ours, theirs = interleaved(passes, max(pairs, LEAST_PAIRS), warmup=1, progress=progress)
+    return {
+        "model": name,
+        "peer": peer_name,
+        "ratio": statistics.median(a / b for a, b in zip(ours, theirs, strict=True)),
+        "seconds": statistics.median(ours),
+        "peer_seconds": statistics.median(theirs),
+        "pairs": len(ours),
+        "threads": threads,
+    }
+
+
+def main(words: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--model", action="append", metavar="NAME", help="may be repeated (default: videomae_base)")
+    parser.add_argument("--pairs", type=int, default=LEAST_PAIRS, help=f"at least {LEAST_PAIRS}, the default")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true", help="print JSON alone")
+    args = parser.parse_args(words)
+    torch.manual_seed(args.seed)
+    try:
+        rows = [compare(name, pairs=args.pairs, threads=args.threads) for name in args.model or ["videomae_base"]]
+    except TubeletError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if args.json:
+        print(json.dumps(rows, indent=2))
+        return 0
+    for row in rows:
+        print(
+            f"{row['model']}: {row['ratio']:.3f} x the time of {row['peer']} "
+            f"({row['seconds']:.3f} s and {row['peer_seconds']:.3f} s, {row['pairs']} pairs, {row['threads']} threads)"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

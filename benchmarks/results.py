@@ -1,0 +1,130 @@
+"""Remake the numbers in results/: one queue. What is there is not run again; delete a file to have it remade.
+
+    python -m benchmarks.results            # all that is missing (make results)
+    python -m benchmarks.results --list     # what there is, and what is missing
+    python -m benchmarks.results NAME...    # these alone
+
+Each entry is a command that prints JSON. The queue writes it to results/NAME.json as "result", with the command, the
+commit, the machine, the date and the seed. An entry that fails or is interrupted leaves nothing; the others still run.
+Timings are worth something on a machine that does nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "results"
+
+
+@dataclass(frozen=True)
+class Entry:
+    command: str  # after `python -m`; gets --seed
+    seed: int = 0
+    gpu: bool = False  # cannot run without one
+
+
+VIDEOMAE = "--model videomae_base --select sta:r=48 --select sta:r=64"
+ENTRIES = {
+    "flops_videomae": Entry("benchmarks.flops_videomae"),
+    "timing_videomae_base": Entry(f"benchmarks.timing {VIDEOMAE} --threads 1,2 --runs 9 --peers"),
+    "timing_videomae_base_gpu": Entry(
+        f"benchmarks.timing {VIDEOMAE} --device cuda --batch 1,32 --dtype float32,bfloat16 --compile no,yes --runs 30",
+        gpu=True,
+    ),
+}
+
+
+def main(words: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.results", description=__doc__.split("\n", 1)[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(ENTRIES)}; none: all")
+    parser.add_argument("--list", action="store_true", help="only say what is done and what is missing")
+    args = parser.parse_args(words)
+    if unknown := [n for n in args.names if n not in ENTRIES]:
+        parser.error(f"no entry {unknown[0]!r}; there are {', '.join(ENTRIES)}")
+    states = {}
+    for name in args.names or ENTRIES:
+        states[name] = state(name)
+        if states[name] == "missing" and not args.list:
+            print(f"{name}: running", flush=True)
+            states[name] = "made" if make(name) else "failed"
+        print(f"{name}: {states[name]}", flush=True)
+    return 1 if "failed" in states.values() else 0
+
+
+def state(name: str) -> str:
+    if (RESULTS / f"{name}.json").exists():
+        return "done"
+    if ENTRIES[name].gpu and not torch.cuda.is_available():
+        return "NOT RUN: it needs a GPU, and torch finds none here"
+    return "missing"
+
+
+def make(name: str) -> bool:
+    """Run one entry. Its progress goes to standard error; False if it ended badly or printed no JSON."""
+    entry = ENTRIES[name]
+    words = ["-m", *shlex.split(entry.command), "--seed", str(entry.seed)]
+    started = datetime.now(timezone.utc)
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        print(f"{name}: exit status {done.returncode}", file=sys.stderr)
+        return False
+    try:
+        result = json.loads(done.stdout)
+    except json.JSONDecodeError as error:
+        print(f"{name}: no JSON: {error}", file=sys.stderr)
+        return False
+    record = {
+        "command": shlex.join(["python", *words]),
+        "commit": commit(),
+        "machine": machine(),
+        "date": started.isoformat(timespec="seconds"),
+        "seed": entry.seed,
+        "result": result,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    part = RESULTS / f".{name}.part"
+    part.write_text(json.dumps(record, indent=1) + "\n")
+    os.replace(part, RESULTS / f"{name}.json")  # whole or not at all
+    return True
+
+
+def commit() -> str | None:
+    """The commit that is checked out, with "-dirty" if tracked files differ from it; None without git."""
+    git = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def machine() -> dict[str, Any]:
+    """What a timing depends on."""
+    processor = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        processor = next((line.split(": ", 1)[1] for line in lines if line.startswith("model name")), processor)
+    return {
+        "cpu": processor,
+        "cores": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

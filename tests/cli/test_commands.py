@@ -1,0 +1,174 @@
+"""Help, examples, and the commands that need no video."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import tubelet
+from tubelet.cli import COMMANDS, main
+from tubelet.cli.app import parser_of
+from tubelet.selection.spec import parse
+
+FLOPS = {"model", "select", "gmacs", "ratio", "params_m", "tokens"}
+BENCH = FLOPS | {"ms_median", "ms_p95", "speedup", "efficiency", "peak_mb", "device", "threads", "batch", "dtype"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_ends_with_an_example_that_parses(command: str, run):
+    done = run(command, "--help")
+    assert done.status == 0 and done.err == ""
+    assert "example:" in done.out
+    example = done.out.splitlines()[-1].strip()
+    program, name, *words = shlex.split(example)
+    assert (program, name) == ("tubelet", command)
+    arguments = parser_of(command).parse_args(words)
+    selects = getattr(arguments, "select", None) or []
+    for select in [selects] if isinstance(selects, str) else selects:
+        parse(select)
+    assert arguments.json is False
+
+
+@pytest.mark.parametrize("command", ["flops", "models", "selectors"])
+def test_examples_that_need_no_file_run(command: str, run):
+    words = shlex.split(parser_of(command).epilog or "")[1:]
+    assert words[0] == "tubelet"
+    done = run(*words[1:])
+    assert done.status == 0 and done.out and done.err == ""
+
+
+def test_the_list_of_commands(run):
+    for words in ([], ["--help"], ["-h"]):
+        done = run(*words)
+        assert done.status == 0
+        assert all(f"  {command} " in done.out for command in COMMANDS)
+    assert run("--version").out == f"tubelet {tubelet.__version__}\n"
+
+
+def test_help_does_not_wait_for_torch():
+    code = (
+        "import sys; from tubelet.cli import main; main(['--help']); main(['clasify']); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_flops_json(run):
+    selects = ["sta:r=64", "random:keep=0.5@4", "none"]
+    words = [word for select in selects for word in ("--select", select)]
+    done = run("flops", "--model", "videomae_small", "--classes", 7, *words, "--json")
+    assert done.status == 0 and done.err == ""
+    assert [row["select"] for row in done.json] == ["none", *selects]
+    assert all(set(row) == FLOPS for row in done.json)
+    dense, sta, _, same = done.json
+    assert dense["ratio"] == 1 and sta["ratio"] == pytest.approx(dense["gmacs"] / sta["gmacs"]) and sta["ratio"] > 1
+    assert dense["tokens"] == [1568] * 12 and sta["tokens"][:2] == [1568, 1568 - 8 * 64]
+    assert same == {**dense, "select": "none"}
+
+
+def test_flops_of_a_saved_model_and_another_size(run, model: Path):
+    done = run("flops", "--model", model, "--frames", 8, "--size", "32x48", "--select", "merge:r=2", "--json")
+    assert done.status == 0
+    assert [row["model"] for row in done.json] == [str(model)] * 2
+    assert done.json[0]["tokens"][0] == 4 * 4 * 6
+    assert "96 x6" in run("flops", "--model", model, "--frames", 8, "--size", "32x48").out
+
+
+def test_bench_json_and_words(run, model: Path):
+    words = ["bench", "--model", model, "--select", "sta:r=4", "--select", "sta:r=0", "--runs", 2]
+    done = run(*words, "--json")
+    assert done.status == 0 and done.err == ""
+    assert [row["select"] for row in done.json] == ["none", "sta:r=4", "sta:r=0"]
+    assert all(set(row) >= BENCH for row in done.json)
+    assert all(row["batch"] == 1 and row["threads"] == 1 for row in done.json)
+    done = run(*words)
+    assert done.status == 0 and "efficiency" in done.out
+    assert "sta:r=0 drops no token here" in done.out
+
+
+def test_convert_says_what_became_of_the_keys(run, model: Path, tmp_path: Path):
+    target = tmp_path / "copy"
+    done = run("convert", model / "model.safetensors", target, "--select", "sta:r=4")
+    assert done.status == 0 and "keys matched" in done.out and str(target) in done.out
+    assert tubelet.load_model(target).config.select == "sta:r=4"
+    done = run("convert", model, target, "--force", "--json")
+    assert done.status == 0
+    assert set(done.json) == {"source", "target", "layout", "matched", "renamed", "unused", "new", "notes"}
+    assert len(done.json["matched"]) == len(tubelet.load_model(model).state_dict())
+    assert tubelet.load_model(target).config.select == "none"
+
+
+def test_models(run, packaged: str):
+    rows = {row["model"]: row for row in run("models", "--json").json}
+    assert set(rows) == {packaged, *tubelet.list_models()}
+    assert rows[packaged]["weights"] and rows[packaged]["classes"] == 7
+    base = rows["videomae_base"]
+    assert base["params_m"] == pytest.approx(86.5, abs=0.1) and not base["weights"] and base["size"] == [224, 224]
+    assert "videomae_huge" in run("models", "*huge").out and "videomae_base" not in run("models", "*huge").out
+
+
+def test_selectors(run):
+    rows = run("selectors", "--json").json
+    assert ["none", *(row["selector"] for row in rows)] == tubelet.list_selectors()
+    assert all(row["models"]["vit"] for row in rows)  # it takes any set of tokens
+    done = run("selectors")
+    assert done.status == 0 and all(row["summary"] in done.out for row in rows)
+
+
+def test_interrupted_is_130_in_one_line(run, monkeypatch: pytest.MonkeyPatch):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tubelet.cli.models.run", interrupted)
+    done = run("models")
+    assert done.status == 130 and done.out == "" and done.err == "tubelet: interrupted\n"
+
+
+def test_the_signal_of_control_c():
+    words = ["bench", "--model", "videomae_base", "--runs", "1000", "--json"]
+    code = f"import sys; from tubelet.cli import main; print('ready', flush=True); sys.exit(main({words}))"
+    running = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert running.stdout is not None and running.stdout.readline() == "ready\n"
+    time.sleep(1)  # torch is being imported, or the rounds run
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=60)
+    assert (running.returncode, out, err) == (130, "", "tubelet: interrupted\n")
+
+
+def test_a_reader_that_has_enough_is_no_error():
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "tubelet", "selectors"], stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60
+    )
+    os.close(writing)
+    assert done.returncode == 1 and done.stderr == ""
+
+
+def test_json_is_whole_when_interrupted(run, model: Path, clip: Path, monkeypatch: pytest.MonkeyPatch):
+    import tubelet.inference as inference
+
+    classify, calls = inference.classify, []
+
+    def second_is_interrupted(*positional: object, **named: object):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return classify(*positional, **named)
+
+    monkeypatch.setattr(inference, "classify", second_is_interrupted)
+    done = run("classify", clip, clip, "--model", model, "--json")
+    assert done.status == 130 and len(done.json) == 1
+
+
+def test_debugging_shows_where(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("tubelet.cli.models.run", lambda args: json.loads("{"))
+    monkeypatch.setenv("TUBELET_DEBUG", "1")
+    with pytest.raises(ValueError):
+        main(["models"])
