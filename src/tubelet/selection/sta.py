@@ -22,7 +22,7 @@ from torch import Tensor
 
 from tubelet.errors import SelectionError, SpecError
 from tubelet.selection.budgets import fitting_groups, groups_left, r_for_share
-from tubelet.selection.core import Layout, Selection, Tokens
+from tubelet.selection.core import Layout, Selection, Tokens, take
 from tubelet.selection.plan import Host, Placed, Selector
 from tubelet.selection.registry import Method
 from tubelet.selection.spec import Amount, Term
@@ -42,7 +42,7 @@ class Scores(NamedTuple):
 
 def semantic_weight(x: Tensor) -> Tensor:
     """L1 norm over channels of x (B, G, n, C), scaled to 0..1 in each group: (B, G, n). 0 where all are equal."""
-    activity = torch.linalg.vector_norm(x, ord=1, dim=-1)
+    activity = x.abs().sum(dim=-1)  # several times as fast as linalg.vector_norm(ord=1) on a CPU
     low, high = activity.amin(-1, keepdim=True), activity.amax(-1, keepdim=True)
     spread = high - low
     return (activity - low) / torch.where(spread > 0, spread, torch.ones_like(spread))
@@ -65,31 +65,24 @@ def accumulate(x: Tensor, keys: Tensor, groups: int, r: int, *, backward: bool =
     keys = keys.unflatten(1, (groups, -1))
     keys = keys / torch.linalg.vector_norm(keys, dim=-1, keepdim=True)
     batch, _, n, _ = keys.shape
-    keep = n - r
-    visits = range(groups - 1, -1, -1) if backward else range(groups)
     semantic = semantic_weight(x)
 
-    # Every transition at once: each column of P stands alone, so leaving dropped predecessors out is giving them
-    # no mass.
-    if backward:
-        current, before = keys[:, :-1], keys[:, 1:]
-    else:
-        current, before = keys[:, 1:], keys[:, :-1]
-    transition = (current @ before.transpose(-1, -2)).softmax(dim=-2)  # (B, G - 1, n, n)
-
-    first = visits[0]
-    first_kept, first_similarity = self_redundancy(keys[:, first], keep)
-    first_score = x.new_full((batch, n), -1.0)
-    first_score[:, 0::2] = first_similarity
-    kept, masses, scores = {first: first_kept}, {first: x.new_ones(batch, n)}, {first: first_score}
-    mass = masses[first]  # of all of the first group, also of what it dropped
-    for group in visits[1:]:
-        step = group if backward else group - 1
-        mass = (transition[:, step] @ mass[..., None])[..., 0]  # (B, n)
+    visits = range(groups - 1, -1, -1) if backward else range(groups)
+    first, later = visits[0], visits[1:]
+    chosen, first_similarity = self_redundancy(keys[:, first], n - r)
+    score = x.new_full((batch, n), -1.0)
+    score[:, 0::2] = first_similarity
+    mass = x.new_ones(batch, n)  # of all of the first group, also of what it drops
+    kept, masses, scores = {first: chosen}, {first: mass}, {first: score}
+    before = keys[:, first]  # (B, m, D): those that hand on their mass
+    for group in later:
+        current = keys[:, group]
+        transition = (current @ before.transpose(1, 2)).softmax(dim=1)  # (B, n, m)
+        mass = (transition @ mass[..., None])[..., 0]  # (B, n)
         score = mass * (1 - semantic[:, group])
-        chosen = score.sort(dim=1, stable=True).indices[:, :keep]
+        chosen = score.sort(dim=1, stable=True).indices[:, : n - r]
         kept[group], masses[group], scores[group] = chosen, mass, score
-        mass = torch.zeros_like(mass).scatter(1, chosen, mass.gather(1, chosen))
+        before, mass = take(current, chosen), mass.gather(1, chosen)
         mass = mass / mass.sum(dim=1, keepdim=True)
 
     def stacked(parts: dict[int, Tensor]) -> Tensor:
