@@ -72,7 +72,7 @@ def numbers(text: str) -> list[int]:
     return [int(word) for word in text.split(",")]
 
 
-def main(words: Sequence[str] | None = None) -> int:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.timing", description=__doc__.split("\n", 1)[0])
     parser.add_argument("--model", required=True)
     parser.add_argument("--select", action="append", default=[], metavar="SPEC", help="may be repeated")
@@ -84,8 +84,12 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", type=int, default=7, help="rounds of each combination, and pairs with the peer")
     parser.add_argument("--peers", action="store_true", help="beside the model that users would pick instead, too")
     parser.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+def main(words: Sequence[str] | None = None) -> int:
     try:
-        print(json.dumps(measure(parser.parse_args(words))))
+        print(json.dumps(measure(parser().parse_args(words))))
     except TubeletError as error:
         note(f"timing: {error}")
         return 2

@@ -145,3 +145,14 @@ def test_half_precision_runs(key, spec):
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         logits = model(moving(2, model))
     assert torch.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("spec", ["sta:keep=0.4", "random:keep=0.5@2", "uniform:T0.5@0-S0.5@2", "merge:r=3"])
+def test_compiles_on_a_grid_that_was_not_declared(spec):
+    """The plan for a new grid is made while the graph is: counts are taken as they are."""
+    model = tiny(select=spec)
+    clip = moving(1, frames=32, size=(32, 40))
+    torch._dynamo.reset()
+    with torch.no_grad():
+        compiled = torch.compile(model, backend="eager", fullgraph=True)
+        assert torch.equal(compiled(clip), model(clip))

@@ -72,7 +72,8 @@ class TubeletEmbed(nn.Module):
         self.proj = nn.Conv3d(3, dim, kernel_size=kernel, stride=kernel)
 
     def forward(self, clip: Tensor) -> Tensor:
-        return self.proj(clip).flatten(2).transpose(1, 2)  # (B, 3, T, H, W) -> (B, N, C): time, then row, then column
+        tokens = self.proj(clip).flatten(2).transpose(1, 2)  # (B, 3, T, H, W) -> (B, N, C): time, row, column
+        return tokens.contiguous()  # one copy here, or every sum and norm of the residual stream is strided
 
 
 class ViT(VideoModel):

@@ -88,7 +88,7 @@ def bench(
                 "speedup": speedup,
                 "efficiency": speedup / row["ratio"],
                 "peak_mb": peak_memory(one, clip) / 1e6,
-                "device": device_name(where),
+                "device": device,
                 "threads": threads,
                 "batch": batch,
                 "dtype": dtype,
@@ -194,10 +194,6 @@ def percentile(values: Sequence[float], share: float) -> float:
     """The smallest value that at least `share` of the values do not exceed."""
     ordered = sorted(values)
     return next(v for i, v in enumerate(ordered, start=1) if i >= share * len(ordered) - 1e-9)
-
-
-def device_name(device: torch.device) -> str:
-    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
 
 
 def _device(name: str) -> torch.device:

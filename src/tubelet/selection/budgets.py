@@ -17,6 +17,8 @@ from tubelet.selection.core import Grid, Layout, Selection
 from tubelet.selection.spec import Amount
 
 
+# A compiler takes the counts as they are, instead of following fractions: they depend on the grid alone.
+@torch.compiler.assume_constant_result
 def share_of(share: float, total: int) -> int:
     """`share` of `total`, half rounding up; the share as it is written (0.7 is seven tenths)."""
     return math.floor(Fraction(Decimal(repr(share))) * total + Fraction(1, 2))
@@ -80,6 +82,7 @@ def fitting_groups(segments: int, wanted: tuple[int, ...] = (8, 4, 2)) -> str:
     return "/".join(map(str, fitting))
 
 
+@torch.compiler.assume_constant_result
 def r_for_share(keep: float, tokens: int, groups: tuple[int, ...]) -> int:
     """The r a group at each step that leaves nearest to `keep` of the tokens at the end (the smaller r on a tie)."""
     wanted = Fraction(Decimal(repr(keep))) * tokens
