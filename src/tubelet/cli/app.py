@@ -12,16 +12,18 @@ import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from importlib import import_module
+from types import ModuleType
 from typing import NoReturn
 
 from tubelet._version import __version__
 
-COMMANDS = {  # name, which is also the module's: what it does, for `tubelet --help`
+COMMANDS = {  # name, which with "_" for "-" is also the module's: what it does, for `tubelet --help`
     "classify": "say what happens in a video",
     "visualize": "draw which tokens a selection keeps (mp4, gif or png)",
     "flops": "count the multiply-adds of a model, dense and with selections",
     "bench": "measure the time of a model, dense and with selections",
     "convert": "turn a checkpoint of others into a folder of this library",
+    "check-data": "find broken videos, wrong classes and leaks before training",
     "models": "list the models",
     "selectors": "list the ways to select tokens",
 }
@@ -77,10 +79,14 @@ def guarded(command: Callable[[], int]) -> int:
 
 def parser_of(command: str) -> Parser:
     """The parser of one sub-command."""
-    module = import_module(f"tubelet.cli.{command}")
+    module = _module_of(command)
     parser = Parser(prog=f"tubelet {command}", description=module.__doc__, epilog=f"example:\n  {module.EXAMPLE}")
     module.add_arguments(parser)
     return parser
+
+
+def _module_of(command: str) -> ModuleType:
+    return import_module(f"tubelet.cli.{command.replace('-', '_')}")
 
 
 def _dispatch(words: list[str]) -> int:
@@ -92,7 +98,7 @@ def _dispatch(words: list[str]) -> int:
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise UsageError(f"no command {command!r}; there are {', '.join(COMMANDS)}{hint}")
     arguments = parser_of(command).parse_args(rest)
-    return import_module(f"tubelet.cli.{command}").run(arguments)
+    return _module_of(command).run(arguments)
 
 
 def _top(words: list[str]) -> int:

@@ -1,0 +1,83 @@
+"""Batches, and which clips each training step takes: the same for the same seed, from any step on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tubelet.data.datasets.base import Key
+from tubelet.errors import TubeletError
+
+
+@dataclass
+class Batch:
+    """B samples, or none of a batch whose clips could all not be read (`Loader` passes over those).
+
+    clips:   uint8 (B, V, T, H, W, 3), V views of each;  labels: int64 (B,)
+    truth:   bool (B, time, row, column) where the data set knows it
+    bad, warnings:  name -> sentence
+    """
+
+    clips: Tensor
+    labels: Tensor
+    names: list[str]
+    indices: list[int]
+    truth: Tensor | None = None
+    bad: dict[str, str] = field(default_factory=dict)
+    warnings: dict[str, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def pin_memory(self) -> Batch:
+        """For torch's DataLoader, before it is sent to a GPU."""
+        truth = None if self.truth is None else self.truth.pin_memory()
+        return replace(self, clips=self.clips.pin_memory(), labels=self.labels.pin_memory(), truth=truth)
+
+    def input(self, mean: Sequence[float], std: Sequence[float], device: torch.device | str = "cpu") -> Tensor:
+        """float32 (B * V, 3, T, H, W): what a model takes, the views of the first clip first."""
+        clips = self.clips.to(device, non_blocking=True).flatten(0, 1).permute(0, 4, 1, 2, 3)
+        scale = torch.tensor(std, device=device).view(3, 1, 1, 1)
+        centre = torch.tensor(mean, device=device).view(3, 1, 1, 1)
+        return (clips / 255).sub_(centre).div_(scale).contiguous()
+
+
+class Steps:
+    """The keys of each training step: whole batches of a new random order each epoch, the same for the same seed.
+
+    count:  clips of the data set;  steps: how many batches in all;  start: how many of them are done (a resumed run)
+    rank, world:  of several processes each takes its part of every batch
+
+    What does not fill a batch at the end of an order is left to the next epoch. Raises TubeletError if the batch is
+    larger than the data set, or does not divide among the processes.
+    """
+
+    def __init__(
+        self, count: int, batch: int, steps: int, *, start: int = 0, seed: int = 0, rank: int = 0, world: int = 1
+    ) -> None:
+        if not 1 <= batch <= count:
+            raise TubeletError(f"a batch must have 1 to {count} clips, all of the data set; got {batch}")
+        if batch % world:
+            raise TubeletError(f"a batch of {batch} clips does not divide among {world} processes")
+        self.count, self.batch, self.steps, self.start = count, batch, steps, start
+        self.seed, self.rank, self.world = seed, rank, world
+
+    def __len__(self) -> int:
+        return max(self.steps - self.start, 0)
+
+    @property
+    def per_epoch(self) -> int:
+        return self.count // self.batch
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        order, of_epoch = np.empty(0, dtype=int), -1
+        for step in range(self.start, self.steps):
+            epoch, at = divmod(step, self.per_epoch)
+            if epoch != of_epoch:
+                order, of_epoch = np.random.default_rng((self.seed, epoch)).permutation(self.count), epoch
+            chosen = order[at * self.batch : (at + 1) * self.batch][self.rank :: self.world]
+            yield [Key(int(index), epoch, step / self.steps) for index in chosen]

@@ -1,0 +1,196 @@
+"""Checking a data set before training: every video, every class, and what splits must not share."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import median_low
+
+from tubelet.data.check.leaks import find_duplicates, find_leaks
+from tubelet.data.check.probe import Probe, probe_all
+from tubelet.data.check.problems import KINDS, Problem, Report, SplitCounts
+from tubelet.data.datasets.listing import Listing, Record
+from tubelet.data.datasets.registry import SCENES, disjoint_pairs, find_splits, split_name
+from tubelet.data.datasets.tubes import Tubes, read_boxes_csv
+from tubelet.errors import TubeletError
+
+
+def check_data(
+    data: Sequence[str],
+    *,
+    root: str | Path | None = None,
+    classes: int | None = None,
+    frames: int = 16,
+    quick: bool = False,
+    workers: int = 1,
+    begin: Callable[[int], Callable[[], None]] = lambda videos: lambda: None,
+) -> Report:
+    """Looks for broken, damaged and too short videos, wrong class counts, and leaks between splits.
+
+    data:     a name with or without split, a folder or a csv; several are splits of one data set
+    root:     see `open_dataset`
+    classes:  how many there should be;  frames: that a clip should have at least
+    quick:    does not decode videos beyond their first frame
+    begin:    is called with the number of videos and gives what is called after each
+
+    Raises TubeletError for what is no data set.
+    """
+    splits = _splits(data, root)
+    paths = list(dict.fromkeys(record.path for listing in splits.values() for record in listing.records))
+    probes = probe_all(paths, quick=quick, workers=workers, advance=begin(len(paths)))
+    problems = [problem for listing in splits.values() for problem in _of_split(listing, probes, frames)]
+    problems += _of_classes(splits, classes)
+    for a, b in disjoint_pairs(list(splits)):
+        problems += find_leaks(splits[a], splits[b], probes)
+    return Report(
+        data=" ".join(data),
+        classes=max(len(listing.labels) for listing in splits.values()),
+        videos=len(paths),
+        splits=[_counts(listing, probes) for listing in splits.values()],
+        problems=_worst_first(problems),
+    )
+
+
+def check_boxes(
+    path: Path,
+    *,
+    root: str | Path | None = None,
+    quick: bool = False,
+    workers: int = 1,
+    begin: Callable[[int], Callable[[], None]] = lambda videos: lambda: None,
+) -> Report:
+    """The same for a csv of boxes: its videos, and boxes outside of their picture or after their last frame."""
+    tubes = read_boxes_csv(path)
+    names = {name: Path(root or path.parent) / name for name in tubes.videos}
+    probes = probe_all(list(names.values()), quick=quick, workers=workers, advance=begin(len(names)))
+    problems = [problem for name, file in names.items() for problem in _of_file(path.stem, name, probes[file])]
+    for name, file in names.items():
+        if not probes[file].error:
+            problems += _of_boxes(path.stem, name, tubes, probes[file])
+    records = [Record(file, tube.label, name) for name, file in names.items() for tube in tubes.videos[name][:1]]
+    listing = Listing(path.stem, tubes.labels, records)
+    return Report(str(path), len(tubes.labels), len(names), [_counts(listing, probes)], _worst_first(problems))
+
+
+def is_boxes(data: str) -> bool:
+    """Whether this is a csv of boxes."""
+    path = Path(data)
+    if path.suffix != ".csv" or not path.is_file():
+        return False
+    with open(path, encoding="utf-8-sig", errors="replace") as file:
+        return {"x1", "frame"} <= {cell.strip() for cell in file.readline().split(",")}
+
+
+def _splits(data: Sequence[str], root: str | Path | None) -> dict[str, Listing]:
+    if twice := next((one for one in data if list(data).count(one) > 1), None):
+        raise TubeletError(f"{twice}: given twice; each split is needed once")
+    found: dict[str, Listing] = {}
+    for one in data:
+        name, split = split_name(one)
+        if name in SCENES:
+            raise TubeletError(f"{one}: scenes are made on the fly; there is no file to check")
+        listings = find_splits(name, root=root)
+        if split is not None and split not in listings:
+            raise TubeletError(f"{name}: no split {split!r}; there are {', '.join(listings)}")
+        for key, listing in listings.items():
+            if split in (None, key):
+                unique = listing.name if listing.name not in found else f"{name}:{listing.name}"
+                found[unique] = replace(listing, name=unique)
+    return found
+
+
+def _of_split(listing: Listing, probes: dict[Path, Probe], frames: int) -> list[Problem]:
+    problems = [Problem("row", listing.name, "", sentence) for sentence in listing.problems]
+    for record in listing.records:
+        one = probes[record.path]
+        problems += _of_file(listing.name, record.name, one)
+        if not one.error:
+            problems += _of_length(listing.name, record, one, frames)
+    return problems + find_duplicates(listing, probes)
+
+
+def _of_file(split: str, name: str, one: Probe) -> list[Problem]:
+    if one.error:
+        return [Problem("missing" if one.missing else "broken", split, name, one.error)]
+    if one.frames < one.declared:
+        sentence = f"{name}: {one.declared - one.frames} of {one.declared} frames are missing"
+        return [Problem("damaged", split, name, sentence)]
+    return []
+
+
+def _of_length(split: str, record: Record, one: Probe, frames: int) -> list[Problem]:
+    length = one.frames
+    if record.start is not None or record.end is not None:
+        start, end = record.start or 0.0, min(record.end or one.seconds, one.seconds)
+        length = max(round((end - start) / one.seconds * one.frames), 0) if one.seconds else 0
+        if not length:
+            sentence = f"{record.name}: its part begins at {start:g} s, the video has {one.seconds:.2f} s"
+            return [Problem("broken", split, record.name, sentence)]
+    if length < frames:
+        return [Problem("short", split, record.name, f"{record.name}: {length} frames, {frames} are needed")]
+    return []
+
+
+def _of_classes(splits: dict[str, Listing], classes: int | None) -> list[Problem]:
+    problems = []
+    for split, listing in splits.items():
+        if classes is not None and len(listing.labels) != classes:
+            sentence = f"{split}: {len(listing.labels)} classes, {classes} expected"
+            problems.append(Problem("class-count", split, "", sentence))
+        used = {record.label for record in listing.records}
+        empty = [label for number, label in enumerate(listing.labels) if number not in used]
+        problems += [Problem("class-empty", split, "", f"{split}: no clip of the class {label!r}") for label in empty]
+    first, *others = splits.items()
+    for split, listing in others:
+        if listing.labels != first[1].labels:
+            only = sorted(set(listing.labels) ^ set(first[1].labels))
+            what = (
+                f"only in one: {', '.join(only[:5])}{' ...' if len(only) > 5 else ''}" if only else "in another order"
+            )
+            sentence = f"{first[0]} and {split} number their classes differently ({what}); write a classes.txt"
+            problems.append(Problem("class-count", f"{first[0]}, {split}", "", sentence))
+    return problems
+
+
+def _of_boxes(split: str, name: str, tubes: Tubes, one: Probe) -> list[Problem]:
+    problems = []
+    for tube in tubes.videos[name]:
+        late = tube.frames[tube.frames >= one.frames].tolist()
+        if late:
+            sentence = f"{name}: a box at frame {late[0]}, the last is {one.frames - 1}"
+            problems.append(Problem("box", split, name, sentence))
+        left, top, right, bottom = tube.boxes.unbind(1)
+        outside = (right <= 0) | (bottom <= 0) | (left >= one.width) | (top >= one.height)
+        if outside.any():
+            frame, box = int(tube.frames[outside][0]), tube.boxes[outside][0].tolist()
+            sentence = f"{name}: the box {box} at frame {frame} is outside of the {one.width} x {one.height} picture"
+            problems.append(Problem("box", split, name, sentence))
+        if bool((tube.boxes <= 1).all()):
+            sentence = f"{name}: its boxes are shares of the picture, it seems; pixels are needed"
+            problems.append(Problem("box", split, name, sentence))
+    return problems
+
+
+def _worst_first(problems: Sequence[Problem]) -> list[Problem]:
+    """By kind; what is the same in several splits is told once, with all of them."""
+    splits: dict[tuple[str, str, str], list[str]] = {}
+    for problem in problems:
+        named = splits.setdefault((problem.kind, problem.clip, problem.message), [])
+        named += [problem.split] if problem.split not in named else []
+    told = [Problem(kind, ", ".join(named), clip, message) for (kind, clip, message), named in splits.items()]
+    return sorted(told, key=lambda problem: list(KINDS).index(problem.kind))
+
+
+def _counts(listing: Listing, probes: dict[Path, Probe]) -> SplitCounts:
+    counted = Counter(record.label for record in listing.records)
+    lengths = sorted(one.frames for record in listing.records if not (one := probes[record.path]).error)
+    return SplitCounts(
+        split=listing.name,
+        clips=len(listing.records),
+        classes=len(counted),
+        smallest=min(counted.values(), default=0),
+        largest=max(counted.values(), default=0),
+        frames=(lengths[0], median_low(lengths), lengths[-1]) if lengths else None,
+    )

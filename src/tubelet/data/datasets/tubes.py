@@ -1,0 +1,154 @@
+"""Actor tubes, from each annotation that people have, and the format of one's own boxes (docs/data.md).
+
+Boxes are x1, y1, x2, y2 in pixels, from the left edge of the first pixel to the right edge of the last: a box over the
+whole of a 320 x 240 picture is 0, 0, 320, 240. Frames count from 0.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tubelet.data.datasets.listing import found_labels, numbers_of
+from tubelet.errors import TubeletError
+
+COLUMNS = ("path", "frame", "x1", "y1", "x2", "y2", "label")
+
+
+@dataclass(frozen=True)
+class Tube:
+    """One actor doing one action. label: number of the class;  frames: int64 (n,);  boxes: float32 (n, 4)."""
+
+    label: int
+    frames: Tensor
+    boxes: Tensor
+    person: str = ""
+
+
+@dataclass(frozen=True)
+class Tubes:
+    """size: (width, height) of the pictures that boxes are pixels of, None where they are those of each video.
+
+    videos: name -> its tubes
+    """
+
+    labels: list[str]
+    size: tuple[int, int] | None
+    videos: dict[str, list[Tube]]
+
+
+def read_jhmdb_tubes(path: Path) -> Tubes:
+    """The tubes of JHMDB in json: one a video, rows [frame, x1, y1, x2, y2], all counted from 1 as published."""
+    listing = _json(path)
+    with _saying(path):
+        number = {label: index for index, label in enumerate(listing["labels"])}
+        videos = {}
+        for name, video in listing["videos"].items():
+            rows = torch.tensor(video["tube"], dtype=torch.float32).view(-1, 5)
+            edges = rows[:, 1:] - torch.tensor([1.0, 1.0, 0.0, 0.0])
+            videos[name] = [Tube(number[video["label"]], rows[:, 0].long() - 1, edges)]
+        height, width = listing["resolution_hw"]
+    return Tubes(list(listing["labels"]), (width, height), videos)
+
+
+def read_ucf24_tubes(path: Path) -> Tubes:
+    """The corrected tubes of UCF101-24 in json: frames sf to ef (not included) from 0, boxes x, y, width, height."""
+    listing = _json(path)
+    with _saying(path):
+        videos: dict[str, list[Tube]] = {}
+        for name, video in listing["videos"].items():
+            videos[name] = []
+            for tube in video["tubes"]:
+                boxes = torch.tensor(tube["boxes_xywh"], dtype=torch.float32).view(-1, 4)
+                frames = torch.arange(tube["sf"], tube["ef"])
+                if len(frames) != len(boxes):
+                    raise TubeletError(f"{path}: {name} has {len(boxes)} boxes for {len(frames)} frames")
+                edges = torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], dim=1)
+                label = tube.get("label", video["label"])
+                videos[name].append(Tube(label, frames, edges))
+        width, height = listing["resolution_wh"]
+    return Tubes(list(listing["labels"]), (width, height), videos)
+
+
+def read_boxes_csv(path: Path, labels: Sequence[str] | None = None) -> Tubes:
+    """One's own boxes: a csv with the columns path,frame,x1,y1,x2,y2,label[,person]; a row a box and action.
+
+    Rows of one path, person and label make a tube. The class list is `labels`, else the labels found, sorted.
+    Raises TubeletError that names the line if a column is missing, a number is none, a box is empty or a label unknown.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except FileNotFoundError:
+        raise TubeletError(f"{path}: no such file") from None
+    if not rows or not set(COLUMNS) <= set(rows[0]):
+        raise TubeletError(f"{path}: needs rows under a header with the columns {','.join(COLUMNS)}[,person]")
+    known = list(labels) if labels is not None else found_labels([row["label"] for row in rows])
+    numbers = numbers_of([row["label"] for row in rows], known)
+    found: dict[str, dict[tuple[str, int], dict[int, list[float]]]] = defaultdict(lambda: defaultdict(dict))
+    for line, (row, number) in enumerate(zip(rows, numbers, strict=True), start=2):
+        if number is None:
+            raise TubeletError(f"{path}: line {line} has the class {row['label']!r}, which is none of the {len(known)}")
+        try:
+            frame, box = int(row["frame"]), [float(row[side]) for side in ("x1", "y1", "x2", "y2")]
+        except (ValueError, TypeError):
+            raise TubeletError(f"{path}: line {line} needs a whole frame and four numbers for the box") from None
+        if frame < 0 or not (box[0] < box[2] and box[1] < box[3]):
+            raise TubeletError(
+                f"{path}: line {line} has frame {frame}, box {box}; needed: x1 < x2, y1 < y2, frame >= 0"
+            )
+        found[row["path"]][row.get("person") or "", number][frame] = box
+    videos = {
+        name: [
+            Tube(label, torch.tensor(sorted(boxes)), torch.tensor([boxes[frame] for frame in sorted(boxes)]), person)
+            for (person, label), boxes in tubes.items()
+        ]
+        for name, tubes in found.items()
+    }
+    return Tubes(known, None, videos)
+
+
+def write_boxes_csv(path: Path, tubes: Tubes) -> None:
+    """Writes tubes in the format of one's own boxes, so that every data set of boxes can be read as one."""
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*COLUMNS, "person"])
+        for name, found in tubes.videos.items():
+            for number, tube in enumerate(found):
+                for frame, box in zip(tube.frames.tolist(), tube.boxes.tolist(), strict=True):
+                    person = tube.person or number
+                    writer.writerow([name, frame, *(f"{side:g}" for side in box), tubes.labels[tube.label], person])
+
+
+class _saying:
+    """What is missing in an annotation becomes a sentence with the name of its file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, (KeyError, TypeError, ValueError, AttributeError)) and not isinstance(error, TubeletError):
+            raise TubeletError(f"{self.path}: not the tubes this data set has ({kind.__name__}: {error})") from None  # type: ignore[union-attr]
+
+
+def _json(path: Path) -> Any:
+    if path.suffix == ".pkl":
+        raise TubeletError(f"{path}: pickles run code when read; needed: the same tubes as json")
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+            return json.load(file)
+    except FileNotFoundError:
+        raise TubeletError(f"{path}: no such file") from None
+    except (ValueError, OSError) as error:
+        raise TubeletError(f"{path}: not JSON ({error})") from None
