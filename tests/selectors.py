@@ -66,6 +66,7 @@ class KeySlab(Selector):
     name = "key_slab"
     place = "inside"
     reads_attention = True
+    weighs_queries = True
 
     def __init__(self, kept, weight=4.0):
         super().__init__()

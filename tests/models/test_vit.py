@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.tiny import moving, tiny
+from tests.tiny import MODELS, moving, tiny
 from tubelet.errors import TubeletError
 from tubelet.models.layers import Attention, DropPath, resize_positions, sinusoid_table
 from tubelet.models.registry import create_model
@@ -85,6 +85,51 @@ def test_positions_for_other_grids():
     assert (longer.diff() >= 0).all() and longer[0] == 0 and longer[-1] == 1
     both = resize_positions(plane, trained, Grid(2, 6, 6))
     assert both.shape == (1, 72, 2)
+
+
+def test_positions_are_resized_bicubically():
+    table = torch.randn(1, 2 * 4 * 4, 3)
+    wide = resize_positions(table, Grid(2, 4, 4), Grid(2, 6, 7))
+    frames = table.view(2, 4, 4, 3).permute(0, 3, 1, 2)
+    expected = torch.nn.functional.interpolate(frames, size=(6, 7), mode="bicubic", align_corners=False)
+    torch.testing.assert_close(wide, expected.permute(0, 2, 3, 1).reshape(1, 84, 3))
+
+
+def test_the_class_token_has_a_position_and_is_read():
+    model = tiny("vit_class_token")
+    clip = moving(1, model)
+    with torch.no_grad():
+        logits = model(clip)
+        tokens = model.forward_features(clip)
+        torch.testing.assert_close(logits, model.head(model.norm(tokens.x[:, 0])))
+        first = model.embed(clip).x[:, 0]
+        torch.testing.assert_close(first, (model.cls_token + model.pos_embed[:, :1])[0])
+
+
+def test_a_model_built_without_memory_gets_its_table_with_its_weights():
+    weights = tiny().state_dict()
+    name, sizes = MODELS["vit"]
+    with torch.device("meta"):
+        model = create_model(name, **sizes)
+    model.to_empty(device="cpu").load_state_dict(weights)
+    clip = moving(1)
+    with torch.no_grad():
+        assert torch.equal(model.eval()(clip), tiny()(clip))
+
+
+def test_deeper_blocks_are_dropped_more():
+    model = tiny(drop_path=0.3)
+    assert [round(b.drop_path.rate, 2) for b in model.blocks] == [0, 0.06, 0.12, 0.18, 0.24, 0.3]
+    model = tiny(drop_path=0.9999, dropout=0.5).train()
+    with torch.no_grad():
+        assert not torch.equal(model(moving(1)), model(moving(1)))  # dropout
+        tokens = model.embed(moving(1))
+        assert torch.equal(model.blocks[-1](tokens).x, tokens.x)  # both branches dropped
+
+
+def test_an_empty_batch():
+    for select in ("none", "sta:r=3", "merge:r=3", "attention:keep=0.5@2", "random:T0.5@0"):
+        assert tiny(select=select)(torch.zeros(0, 3, 16, 32, 32)).shape == (0, 7)
 
 
 @pytest.mark.parametrize("frames", [2, 8, 32])

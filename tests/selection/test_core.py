@@ -1,5 +1,7 @@
 """The core carries every kind of selection on the plain ViT: whole frames, regions, soft, merged, a key slab."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,14 +9,15 @@ from tests.selectors import KeySlab, SoftFrames, SoftRegion
 from tests.tiny import moving, randomise, tiny
 from tubelet.errors import SelectionError
 from tubelet.models.registry import trace
-from tubelet.selection.core import Grid, Layout, MergeSelection, Selection, SoftSelection, Tokens, take
-from tubelet.selection.plan import Placed, Plan
+from tubelet.selection.core import Grid, Layout, MergeSelection, Selection, Signals, SoftSelection, Tokens, take
+from tubelet.selection.plan import Host, Placed, Plan, Selector
+from tubelet.selection.registry import build_plan
 
 
 def with_selectors(model, *placed):
     for _, selector in placed:
         randomise(selector, 1)
-    model.set_plan(Plan([Placed(block, s, term=i) for i, (block, s) in enumerate(placed)], model.host(), "test"))
+    model.set_plan(Plan([Placed(block, s, schedule=i) for i, (block, s) in enumerate(placed)], model.host(), "test"))
     return model.eval()
 
 
@@ -127,13 +130,26 @@ def test_key_slab_follows_the_weighted_attention():
     assert torch.equal(step.position, torch.cat([slab.expand(2, -1), best], dim=1))
 
 
-def test_a_broken_key_slab_is_refused_when_the_plan_is_made():
-    from tubelet.selection.registry import build_plan
-
+@pytest.mark.parametrize(
+    ("first", "spec", "last", "says"),
+    [
+        (None, "random:keep=0.5@0", (1, KeySlab(20)), "an earlier step dropped a part of the key slab"),
+        ((1, KeySlab(96)), "random:keep=0.5@3", None, "must stay whole"),
+        ((1, KeySlab(96)), "merge:r=3@3", None, "must stay whole"),
+        ((1, KeySlab(96)), "none", (1, KeySlab(90, 2.0)), "different query weights"),
+    ],
+)
+def test_what_would_break_a_key_slab_is_refused_when_the_plan_is_made(first, spec, last, says):
     model = tiny()
-    random = build_plan("random:keep=0.5@0", model.host()).placed
-    with pytest.raises(SelectionError, match="key slab"):
-        model.set_plan(Plan([*random, Placed(1, KeySlab(20), term=1)], model.host()))
+    placed = [Placed(*p, schedule=i) for i, p in enumerate((first, last)) if p]
+    with pytest.raises(SelectionError, match=says):
+        model.set_plan(Plan([*placed, *build_plan(spec, model.host()).placed], model.host()))
+
+
+def test_the_class_tokens_attention_has_no_queries_to_weigh():
+    model = tiny("vit_class_token")
+    with pytest.raises(SelectionError, match="class token"):
+        model.set_plan(Plan([Placed(1, KeySlab(96))], model.host()))
 
 
 def test_soft_frames_equal_hard_frames_when_the_score_is_sharp():
@@ -153,3 +169,63 @@ def test_soft_frames_equal_hard_frames_when_the_score_is_sharp():
         soft = model(clip)
         hard = tiny(select="uniform:T4@0")(clip)
     torch.testing.assert_close(soft, hard, rtol=0, atol=1e-5)
+
+
+def test_signals_and_sizes_move_with_their_tokens():
+    tokens = some_tokens()
+    signals = Signals(keys=torch.randn(2, 36, 3), attention=torch.rand(2, 36))
+    tokens = replace(tokens, signals=signals, size=torch.rand(2, 36))
+    index = torch.tensor([[5, 0, 30], [7, 8, 1]])
+    left = Selection(index, Layout(3, 1)).apply(tokens)
+    for b in range(2):
+        assert torch.equal(left.keys[b], signals.keys[b, index[b]])
+        assert torch.equal(left.attention[b], signals.attention[b, index[b]])
+        assert torch.equal(left.size[b], tokens.size[b, index[b]])
+
+
+def test_sizes_are_counted_exactly_in_half_precision():
+    grid = Grid(1, 1, 600)
+    tokens = Tokens(torch.randn(1, 600, 4, dtype=torch.bfloat16), Layout.dense(grid), grid)
+    index, joining = torch.zeros(1, 1, dtype=torch.long), torch.arange(1, 600)[None]
+    merged = MergeSelection(index, Layout(1, 1), joining=joining, into=torch.zeros_like(joining)).apply(tokens)
+    assert merged.size.item() == 600 and merged.x.dtype == torch.bfloat16
+
+
+def test_soft_units_that_share_a_candidate():
+    """Two frames that are mostly the same one: both stand at its place, and the first of them holds it."""
+    tokens, weights = some_tokens().traced(), torch.tensor([[[0.9, 0.1, 0, 0], [0.8, 0, 0.2, 0]]] * 2)
+    soft = SoftSelection.of(torch.arange(36).view(1, 4, 9), weights, Layout.dense(Grid(2, 3, 3)))
+    left = soft.apply(tokens)
+    assert torch.equal(left.positions()[0], torch.arange(9).repeat(2))
+    assert torch.equal(left.owner[0, :9], torch.arange(9)) and (left.owner[0, 9:] == -1).all()
+
+
+def test_a_list_used_twice_records_each_pass_by_itself():
+    model, record = tiny(select="sta:r=3"), []
+    clip = moving(1, model)
+    with torch.no_grad():
+        model(clip, record)
+        model(clip, record)
+    for first, second in zip(record[:3], record[3:], strict=True):
+        assert torch.equal(first.owner, second.owner)
+
+
+def test_pooling_of_the_model_is_counted_where_it_happens():
+    """A model that halves its rows and columns in the attention of block 1: steps after that see the smaller grid."""
+
+    class Watch(Selector):
+        def __init__(self, place):
+            super().__init__()
+            self.place, self.seen = place, None
+
+        def leaves(self, layout, start):
+            self.seen = layout.grid
+            return layout
+
+    def arriving(block, place, layout):
+        return Layout.dense(Grid(4, 2, 2)) if (block, place) == (1, "inside") else layout
+
+    watches = [Watch(place) for place in ("before", "inside", "after")]
+    plan = Plan([Placed(1, w) for w in watches], Host("pooling", (8, 8), arriving=arriving))
+    assert plan.schedule(Grid(4, 4, 4)).entering == [64, 64]
+    assert [w.seen for w in watches] == [Grid(4, 4, 4), Grid(4, 2, 2), Grid(4, 2, 2)]

@@ -59,6 +59,32 @@ def test_identical_tokens_merge_without_a_trace():
         assert trace(merged, clip)[-1].position.shape[1] < 20
 
 
+def slowly_with_class_token(x, size, keys, r):
+    """The published rule on a sequence whose first token is the class token: a seeker that never joins; order kept."""
+    keys = F.normalize(keys.double(), dim=-1)
+    seekers, others = list(range(0, len(x), 2)), list(range(1, len(x), 2))
+    partner = {i: max(others, key=lambda j, i=i: float(keys[i] @ keys[j])) for i in seekers}
+    ranked = sorted(seekers, key=lambda i: float("inf") if i == 0 else -float(keys[i] @ keys[partner[i]]))
+    members = {j: [j] for j in others}
+    for i in ranked[:r]:
+        members[partner[i]].append(i)
+    groups = [[i] for i in sorted(ranked[r:])] + [members[j] for j in others]
+    return torch.stack([(x[g].double() * size[g].double()[:, None]).sum(0) / size[g].sum() for g in groups]).float()
+
+
+@given(n=st.integers(3, 13), share=st.floats(0.1, 1), seed=st.integers(0, 10**6))
+def test_equals_the_published_rule_with_a_class_token(n, share, seed):
+    torch.manual_seed(seed)
+    r = max(1, int(share * (n // 2)))
+    x, keys = torch.randn(1, 1 + n, 5), torch.randn(1, 1 + n, 4)
+    size = torch.cat([torch.ones(1, 1), torch.randint(1, 5, (1, n)).float()], dim=1)
+    grid = Grid(1, 1, n)
+    tokens = Tokens(x, Layout.dense(grid), grid, prefix=1, size=size[:, 1:], signals=Signals(keys=keys[:, 1:]))
+    merge = Merge(r, True)
+    merged = merge(tokens, merge.leaves(tokens.layout, tokens.layout)).apply(tokens)
+    torch.testing.assert_close(merged.x[0], slowly_with_class_token(x[0], size[0], keys[0], r), rtol=1e-5, atol=1e-5)
+
+
 def test_class_token_is_never_merged():
     model = tiny("vit_class_token", select="merge:r=30")
     steps = trace(model, moving(2, model))

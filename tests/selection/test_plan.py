@@ -1,17 +1,23 @@
 """Counts, no-ops and refusals: decided from the grid, before a tensor is seen."""
 
+import copy
+import gc
+import io
 import re
+import weakref
 from fractions import Fraction
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.tiny import tiny
 from tubelet.errors import SelectionError, SpecError, TubeletError
-from tubelet.models.registry import create_model, list_models, set_selection
-from tubelet.selection.budgets import fitting_groups, r_for_share, share_of
-from tubelet.selection.registry import list_selectors
+from tubelet.models.registry import build_model, create_model, list_models, set_selection
+from tubelet.selection.budgets import fitting_groups, r_for_share, share_of, side_of
+from tubelet.selection.plan import Placed, Plan, Selector
+from tubelet.selection.registry import build_plan, list_selectors
 
 BASE = {"frames": 16, "size": 224, "dim": 12, "heads": 3, "depth": 12, "num_classes": 0}  # VideoMAE's grid, thin
 
@@ -30,6 +36,7 @@ def kept(select, **arguments):
         ("uniform:T0.5@0", [784] * 12),
         ("random:T0.6@0", [5 * 196] * 12),  # 4.8 frames
         ("random:S0.9@4", [1568] * 4 + [8 * 13 * 13] * 8),  # sides of 13.28
+        ("random:S0.25@4", [1568] * 4 + [8 * 7 * 7] * 8),
         ("random:S12x14@4", [1568] * 4 + [8 * 12 * 14] * 8),
         ("random:T5@0-S13@4", [980] * 4 + [845] * 8),
         ("random:S13@4-T5@4", [1568] * 4 + [845] * 8),
@@ -100,6 +107,9 @@ def test_what_keeps_everything_is_no_step_at_all(select):
         ("random:keep=0.5@0-T4@1", "needs a dense grid"),
         ("random:keep=0.5@2,seed=x", "a whole number"),
         ("merge:r=4,prop=maybe", "true or false"),
+        ("random:keep=0.5@4,groups=8/4/2", "groups belong to an r budget"),
+        ("random:T0.5@0-r=2", "use groups=4/4/2"),
+        ("sta:r=\u0663", "is not a budget"),
     ],
 )
 def test_refusals_say_what_would_be_right(select, says):
@@ -112,6 +122,54 @@ def test_a_refused_selection_leaves_the_model_as_it_was():
     with pytest.raises(SelectionError):
         set_selection(model, "sta:r=500")
     assert model.config.select == "sta:r=3" and model.plan.spec == "sta:r=3"
+
+
+def test_reading_keys_before_the_first_block_is_refused():
+    class ReadsKeys(Selector):
+        reads_keys = True
+
+    with pytest.raises(SelectionError, match="before block 0"):
+        Plan([Placed(0, ReadsKeys())], tiny().host())
+
+
+def test_a_selection_follows_the_model_it_is_given_to():
+    """Mode, type and the saved spec: whether it comes with the model or later."""
+    model = tiny()
+    clip = torch.zeros(1, 3, 16, 32, 32)
+    set_selection(model, "random:keep=0.5@1")
+    assert not model.plan.training and torch.equal(model(clip), model(clip))
+    assert model.config.select == "random:keep=0.5@1"
+    model.set_plan(build_plan("sta:r=3", model.host()))
+    assert model.config.select == "sta:r=3"
+    other = build_model(model.config)
+    set_selection(other, "none")
+    assert model.config.select == "sta:r=3" and other.config.select == "none"
+    model.train()
+    set_selection(model, "random:keep=0.5@1")
+    assert model.plan.training
+
+
+def test_models_are_copied_and_pickled():
+    model = tiny(select="sta:r=3")
+    clip = torch.randn(1, 3, 16, 32, 32)
+    buffer = io.BytesIO()
+    torch.save(model, buffer)
+    buffer.seek(0)
+    for other in (copy.deepcopy(model), torch.load(buffer, weights_only=False)):
+        assert torch.equal(other(clip), model(clip))
+
+
+def test_a_model_goes_when_the_last_name_of_it_does():
+    """No cycle holds it: its memory is free at once."""
+    model = tiny(select="sta:r=3")
+    there = weakref.ref(model)
+    gc.collect()
+    gc.disable()
+    try:
+        del model
+        assert there() is None
+    finally:
+        gc.enable()
 
 
 def test_steps_that_collide_are_refused():
@@ -145,6 +203,19 @@ def test_shares_round_half_up(total, numerator):
     exact = Fraction(numerator, 10**4) * total
     count = share_of(share, total)
     assert abs(count - exact) <= Fraction(1, 2) and (count - exact != -Fraction(1, 2))
+
+
+@given(st.integers(1, 200), st.integers(1, 10**4))
+def test_sides_round_half_up(side, numerator):
+    """n is right where n - 1/2 <= sqrt(share) side < n + 1/2; squared, so that no root is rounded."""
+    share = numerator / 10**4
+    area, n = Fraction(numerator, 10**4) * side**2, side_of(share, side)
+    assert (n == 0 or (n - Fraction(1, 2)) ** 2 <= area) and area < (n + Fraction(1, 2)) ** 2
+
+
+def test_sides_that_are_exactly_half():
+    assert side_of(0.49, 45) == 32  # 31.5
+    assert side_of(0.0841, 50) == 15  # 14.5
 
 
 @given(st.floats(0.001, 1), st.integers(100, 3000))

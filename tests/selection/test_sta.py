@@ -4,6 +4,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.tiny import moving, tiny
+from tubelet.models.registry import trace
 from tubelet.selection.sta import accumulate, semantic_weight
 
 
@@ -62,10 +64,29 @@ def test_equal_activity_is_no_nan():
     assert torch.equal(scores.kept[0, 0], torch.tensor([1, 3, 5, 0]))
 
 
+def test_half_precision_does_not_overflow():
+    x = 70 * torch.randn(1, 8, 1024)  # an L1 norm of about 57,000, near the end of float16
+    x[:, 3] *= 2
+    weight = semantic_weight(x.half().view(1, 1, 8, 1024))
+    torch.testing.assert_close(weight, semantic_weight(x.view(1, 1, 8, 1024)), rtol=1e-2, atol=1e-2)
+
+
+def test_a_key_of_zeros_is_no_nan():
+    keys = torch.randn(1, 18, 4)
+    keys[:, 7] = 0
+    assert torch.isfinite(accumulate(torch.randn(1, 18, 3), keys, 3, 2).score).all()
+
+
+def test_order_is_taken():
+    clip = moving(1)
+    forward = trace(tiny(select="sta:r=3,order=forward/forward/forward"), clip)
+    published = trace(tiny(select="sta:r=3"), clip)
+    named = trace(tiny(select="sta:r=3,order=forward/backward/forward"), clip)
+    assert torch.equal(forward[0].position, published[0].position)
+    assert not torch.equal(forward[1].position, published[1].position)
+    assert all(torch.equal(a.position, b.position) for a, b in zip(named, published, strict=True))
+
+
 def test_r_over_half_drops_odd_tokens_from_the_end():
     scores = accumulate(torch.randn(1, 10, 3), torch.randn(1, 10, 2), 1, 7)
     assert torch.equal(scores.kept[0, 0], torch.tensor([1, 3, 5]))
-
-
-def test_a_group_of_one_token():
-    assert accumulate(torch.randn(2, 3, 4), torch.randn(2, 3, 2), 3, 0).kept.shape == (2, 3, 1)

@@ -36,7 +36,10 @@ class VideoModel(nn.Module):
     def set_plan(self, plan: Plan) -> None:
         """Use these selectors from now on. Raises SelectionError if they cannot be right on the declared clip."""
         plan.schedule(self.grid)
-        self.plan = plan
+        weight = next(self.parameters())
+        self.plan = plan.train(self.training).to(weight.device, weight.dtype)
+        if hasattr(self, "config"):
+            self.config.select = plan.spec
 
     def tokens_entering(self, grid: Grid | None = None) -> list[int]:
         """Tokens entering each block, class tokens included, before a drop inside it."""

@@ -6,8 +6,41 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tubelet.errors import CheckpointError
+from tubelet.models.fields import (
+    COUNT,
+    COUNT_OR_0,
+    GRID,
+    LABELS,
+    NULL,
+    NUMBER,
+    POSITIVE,
+    SHARE,
+    SIZE,
+    SWITCH,
+    TABLE,
+    TEXT,
+    check,
+    check_names,
+    either,
+    row,
+)
 
 FORMAT = 1
+# Fields -> what they may hold.
+FIELDS = {
+    "model": TEXT, "architecture": TEXT, "arguments": TABLE, "select": TEXT, "position_grid": GRID,
+    "preprocessing": TABLE, "views": row(COUNT, 2), "id2label": LABELS, "released_options": TABLE,
+}  # fmt: skip
+PREPROCESSING = {
+    "frames": COUNT, "stride": COUNT, "size": SIZE, "mean": row(NUMBER, 3), "std": row(POSITIVE, 3), "sampling": TEXT,
+}  # fmt: skip
+# Of the models' constructors; load_model's are checked by it too.
+ARGUMENTS = {
+    "frames": COUNT, "size": SIZE, "num_classes": COUNT_OR_0, "dim": COUNT, "depth": COUNT, "heads": COUNT,
+    "mlp_ratio": POSITIVE, "patch_size": COUNT, "tubelet_size": COUNT, "qkv_bias": SWITCH, "positions": TEXT,
+    "position_grid": GRID, "class_token": SWITCH, "pool": TEXT, "layer_scale": either(NUMBER, NULL),
+    "drop_path": SHARE, "dropout": SHARE, "eps": POSITIVE, "fc_norm_eps": either(POSITIVE, NULL),
+}  # fmt: skip
 
 
 @dataclass
@@ -43,20 +76,21 @@ class ModelConfig:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> ModelConfig:
-        """Raises CheckpointError on a format or a field that this version does not know."""
+        """Raises CheckpointError on another format, a field that is absent, unknown or holds what it cannot."""
         content = dict(content)
-        if content.pop("format", None) != FORMAT:
+        version = content.pop("format", None)
+        if type(version) is not int or version != FORMAT:
             raise CheckpointError(f"config.json is not of format {FORMAT}: it was not written by this version")
-        known = set(cls.__dataclass_fields__)
-        if unknown := set(content) - known:
-            raise CheckpointError(f"config.json has unknown fields {sorted(unknown)}; known are {sorted(known)}")
-        content["preprocessing"] = Preprocessing(**{k: _tuple(v) for k, v in content.get("preprocessing", {}).items()})
-        content["arguments"] = {k: _tuple(v) for k, v in content.get("arguments", {}).items()}
-        content["id2label"] = {int(k): v for k, v in content.get("id2label", {}).items()}
-        for key in ("views", "position_grid"):
-            if content.get(key) is not None:
-                content[key] = tuple(content[key])
-        return cls(**content)
+        check_names(content, FIELDS, "config.json")
+        check(content, FIELDS, "config.json")
+        preprocessing, arguments = content["preprocessing"], content["arguments"]
+        check_names(preprocessing, PREPROCESSING, "preprocessing in config.json")
+        check(preprocessing, PREPROCESSING, "preprocessing in config.json")
+        check(arguments, ARGUMENTS, "arguments in config.json")
+        content["preprocessing"] = Preprocessing(**{k: _tuple(v) for k, v in preprocessing.items()})
+        content["arguments"] = {k: _tuple(v) for k, v in arguments.items()}
+        content["id2label"] = {int(k): v for k, v in content["id2label"].items()}
+        return cls(**{k: _tuple(v) for k, v in content.items()})
 
 
 def _tuple(value: Any) -> Any:

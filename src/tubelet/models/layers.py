@@ -34,6 +34,7 @@ class Attention(nn.Module):
             bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
         qkv = F.linear(x, self.qkv.weight, bias).view(batch, length, 3, self.heads, dim // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, P + N, d)
+        key_bias = None if key_bias is None else key_bias.to(q.dtype)
         received = None
         if ask.attention and prefix == 0:
             out, received = attend_and_count(q, k, v, key_bias, ask.query_weight)
@@ -56,7 +57,8 @@ def attend_and_count(
 ) -> tuple[Tensor, Tensor]:
     """Attention output (B, heads, N, d), and the attention each key received: mean over heads and (weighted) queries.
 
-    The weights are formed a chunk of queries at a time and serve both, so the N x N matrix is never held.
+    The weights are formed a chunk of queries at a time and serve both, so the N x N matrix is never held at once
+    (but by autograd, for the backward pass).
     """
     outputs, received = [], q.new_zeros(k.shape[0], k.shape[2])
     for start in range(0, q.shape[2], QUERY_CHUNK):

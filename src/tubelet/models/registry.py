@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from copy import deepcopy
 from difflib import get_close_matches
 from fnmatch import fnmatch
 from typing import Any
@@ -46,7 +47,8 @@ def create_model(name: str, *, select: str = "none", **arguments: Any) -> VideoM
 
 
 def build_model(config: ModelConfig) -> VideoModel:
-    """The model that a config describes, with random weights, in evaluation mode; `model.config` is completed."""
+    """The model that a config describes, with random weights, in evaluation mode. `model.config` is a full copy."""
+    config = deepcopy(config)
     if config.architecture not in ARCHITECTURES:
         raise TubeletError(f"no architecture {config.architecture!r}; there are {', '.join(ARCHITECTURES)}")
     builder = ARCHITECTURES[config.architecture]
@@ -72,7 +74,6 @@ def set_selection(model: VideoModel, select: str) -> VideoModel:
     Raises SpecError on a spec that cannot be read, SelectionError where it cannot be right on this model.
     """
     model.set_plan(build_plan(select, model.host()))
-    model.config.select = model.plan.spec
     return model
 
 

@@ -26,7 +26,7 @@ from tubelet.models.layers import (
     sinusoid_table,
 )
 from tubelet.selection.core import NOTHING, Ask, Grid, Layout, Tokens
-from tubelet.selection.plan import Host, Kept, Plan
+from tubelet.selection.plan import Host, Kept, Plan, takes_anything
 
 
 class Block(nn.Module):
@@ -137,6 +137,7 @@ class ViT(VideoModel):
         else:  # known from its shape alone: not stored with the weights
             table = sinusoid_table(prefix + self.position_grid.tokens, dim)
             self.register_buffer("pos_embed", table, persistent=False)
+            self.register_load_state_dict_post_hook(_restore_table)
 
         rates = drop_path_rates(drop_path, depth)
         self.blocks = nn.ModuleList(
@@ -179,7 +180,7 @@ class ViT(VideoModel):
         x = self.patch_embed(clip)
         prefix = 0 if self.cls_token is None else 1
         table = self.pos_embed
-        x = x + resize_positions(table[:, prefix:], self.position_grid, grid).to(x.dtype)
+        x = x + resize_positions(table[:, prefix:], self.position_grid, grid)  # float32 under autocast
         if self.cls_token is not None:
             first = (self.cls_token + table[:, :1]).to(x.dtype).expand(x.shape[0], -1, -1)
             x = torch.cat([first, x], dim=1)
@@ -197,15 +198,20 @@ class ViT(VideoModel):
 
     def host(self) -> Host:
         """What a plan must know of this model: any set of tokens may go on, if the head does not read a dropped one."""
-
-        def check(block: int, layout: Layout) -> None:
-            if self.pool == "first" and self.cls_token is None:
-                raise SelectionError(
-                    "pool='first' without a class token reads the first patch token, which a selector may drop or "
-                    "move; use pool='mean'"
-                )
-
+        check = _refuse_first_token if self.pool == "first" and self.cls_token is None else takes_anything
         return Host("ViT", (self.dim,) * self.depth, self.cls_token is not None, check)
+
+
+def _refuse_first_token(block: int, layout: Layout) -> None:
+    raise SelectionError(
+        "pool='first' without a class token reads the first patch token, which a selector may drop or move; "
+        "use pool='mean'"
+    )
+
+
+def _restore_table(model: ViT, keys: object) -> None:
+    """The fixed table is not in the state dict: a model that was built without memory gets it with its weights."""
+    model.pos_embed.copy_(sinusoid_table(model.pos_embed.shape[1], model.dim))
 
 
 SIZES = {

@@ -6,6 +6,7 @@ T and S stand before a block (as STTS's), keep before a block, r after STA's blo
 from __future__ import annotations
 
 import math
+import re
 from abc import abstractmethod
 from collections.abc import Callable
 
@@ -167,21 +168,23 @@ def hashed(count: int, seed: int, device: torch.device) -> Tensor:
 def build_with(kind: type[Baseline]) -> Callable[[Term, Host], list[Placed]]:
     def build(term: Term, host: Host) -> list[Placed]:
         seed = term.option("seed") or "0"
-        if not seed.isdigit():
+        if not re.fullmatch("[0-9]+", seed):
             raise SpecError(f"seed={seed} in {term}: a whole number")
+        if term.option("groups") is not None and all(step.budget.kind != "r" for step in term.steps):
+            raise SpecError(f"{term}: groups belong to an r budget, such as {term.name}:r=48,groups=8/4/2")
         placed = []
         for number, step in enumerate(term.steps):
             draw = int(seed) * 1009 + number * 31
             if step.budget.kind == "r":
                 places, groups = schedule_places(Term(term.name, (step,), term.options), host)
                 for i, block in enumerate(places):
-                    placed.append(Placed(block, kind(step.budget, groups, groups[i], draw + i)))
+                    placed.append(Placed(block, kind(step.budget, groups, groups[i], draw + i), schedule=number))
                 continue
             if not step.places:
                 raise SpecError(
                     f"{term}: say before which block {step.budget} acts, such as {term.name}:{step.budget}@4"
                 )
-            placed += [Placed(block, kind(step.budget, seed=draw + block)) for block in step.places]
+            placed += [Placed(block, kind(step.budget, seed=draw + block), schedule=number) for block in step.places]
         return sorted(placed, key=_frames_first)
 
     return build

@@ -24,6 +24,12 @@ def share_of(share: float, total: int) -> int:
     return math.floor(Fraction(Decimal(repr(share))) * total + Fraction(1, 2))
 
 
+@torch.compiler.assume_constant_result
+def side_of(share: float, side: int) -> int:
+    """sqrt(share) of a side, half rounding up, exactly: the largest n with (2 n - 1)^2 <= 4 share side^2."""
+    return (math.isqrt(math.floor(4 * Fraction(Decimal(repr(share))) * side**2)) + 1) // 2
+
+
 def frames_left(layout: Layout, amount: Amount, name: str) -> Layout:
     """Whole frames: T budget."""
     grid = _dense(layout, name, "T", "whole frames")
@@ -40,7 +46,7 @@ def region_left(layout: Layout, amount: Amount, name: str) -> Layout:
     if isinstance(amount, tuple):
         h, w = amount
     elif isinstance(amount, float):
-        h, w = (math.floor(math.sqrt(amount) * side + 0.5) for side in (grid.h, grid.w))
+        h, w = side_of(amount, grid.h), side_of(amount, grid.w)
     else:
         h = w = amount
     if not (1 <= h <= grid.h and 1 <= w <= grid.w):
@@ -57,7 +63,7 @@ def tokens_left(layout: Layout, share: float, name: str) -> Layout:
         raise SelectionError(f"{name}:keep={share} would keep none of {layout.tokens} tokens")
     if kept == layout.tokens:
         return layout
-    return Layout(kept, segments=1, pinned=layout.pinned)
+    return Layout(kept, segments=1)
 
 
 def groups_left(layout: Layout, groups: int, r: int, name: str) -> Layout:

@@ -95,6 +95,7 @@ class Tokens:
     size: Tensor | None = None  # (B, N) input tokens that each one stands for; None: one each
     proportional: bool = False  # whether attention weighs keys by `size`
     signals: Signals | None = None  # of the block just passed, if one was asked
+    owner: Tensor | None = None  # (B, source.tokens): which token now holds each of the input's, -1: none; when traced
 
     @property
     def patches(self) -> Tensor:
@@ -122,6 +123,12 @@ class Tokens:
     def with_x(self, x: Tensor) -> Tokens:
         return replace(self, x=x)
 
+    def traced(self) -> Tokens:
+        """The same, from here on with the way back to each token of the input."""
+        if self.owner is not None:
+            return self
+        return replace(self, owner=torch.arange(self.layout.tokens, device=self.x.device).expand(self.x.shape[0], -1))
+
     def after_attention(self, x: Tensor, signals: Signals) -> Tokens:
         return replace(self, x=x, signals=signals)
 
@@ -129,10 +136,10 @@ class Tokens:
         """(B, 1, 1, P + N) addend to attention logits that makes a merged token count as many (Bolya et al., eq. 1)."""
         if self.size is None or not self.proportional:
             return None
-        log_size = self.size.log()
+        log_size = self.size.log()  # float32
         if self.prefix:
             log_size = torch.cat([log_size.new_zeros(log_size.shape[0], self.prefix), log_size], dim=1)
-        return log_size[:, None, None, :].to(self.x.dtype)
+        return log_size[:, None, None, :]
 
     def mean(self) -> Tensor:
         """(B, C): mean of the patch tokens, each weighted by the input tokens it stands for."""
@@ -146,7 +153,8 @@ def take(x: Tensor, index: Tensor) -> Tensor:
     """Rows `index` (B, K) of x (B, N, C) -> (B, K, C). Copies whole rows, which `gather` does not."""
     batch, length, channels = x.shape
     first = torch.arange(batch, device=x.device)[:, None] * length
-    return x.reshape(batch * length, channels).index_select(0, (index + first).reshape(-1)).view(batch, -1, channels)
+    rows = x.reshape(batch * length, channels).index_select(0, (index + first).reshape(-1))
+    return rows.view(batch, index.shape[1], channels)
 
 
 @dataclass(frozen=True)
@@ -166,10 +174,14 @@ class Selection:
         return self._moved(tokens, self._features(tokens))
 
     def owners(self, entered: int) -> Tensor:
-        """(B, N): for each token that entered the one that now holds it, -1 where it was dropped."""
+        """(B, N): for each token that entered the one that now holds it, -1 where it was dropped.
+
+        Where several stand for it (soft units may share their heaviest candidate) the first of them.
+        """
         batch, kept = self.index.shape
         owner = self.index.new_full((batch, entered), -1)
-        return owner.scatter(1, self.index, torch.arange(kept, device=self.index.device).expand(batch, -1))
+        places = torch.arange(kept, device=self.index.device).expand(batch, -1)
+        return owner.scatter_reduce(1, self.index, places, reduce="amin", include_self=False)
 
     def _features(self, tokens: Tokens) -> Tensor:
         index = self.index
@@ -186,7 +198,12 @@ class Selection:
             position=self.index if tokens.position is None else tokens.position.gather(1, self.index),
             size=None if tokens.size is None else tokens.size.gather(1, self.index),
             signals=None if tokens.signals is None else tokens.signals.take(self.index),
+            owner=None if tokens.owner is None else self._owner(tokens.owner, tokens.layout.tokens),
         )
+
+    def _owner(self, owner: Tensor, entered: int) -> Tensor:
+        """Of the input's tokens, through this step."""
+        return torch.where(owner < 0, owner, self.owners(entered).gather(1, owner.clamp(min=0)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,12 +246,14 @@ class MergeSelection(Selection):
     proportional: bool = True
 
     def apply(self, tokens: Tokens) -> Tokens:
-        size = tokens.size if tokens.size is not None else tokens.x.new_ones(tokens.patches.shape[:2])
+        size = tokens.size  # in float32: half precision does not count beyond a few hundred
+        if size is None:
+            size = torch.ones(tokens.patches.shape[:2], device=tokens.x.device)
         weighted = tokens.patches * size[..., None]
         total = size.gather(1, self.index).scatter_add(1, self.into, size.gather(1, self.joining))  # (B, K)
         into = self.into[..., None].expand(-1, -1, weighted.shape[-1])
         merged = take(weighted, self.index).scatter_add(1, into, take(weighted, self.joining)) / total[..., None]
-        x = torch.cat([tokens.x[:, : tokens.prefix], merged], dim=1)
+        x = torch.cat([tokens.x[:, : tokens.prefix], merged.to(tokens.x.dtype)], dim=1)
         return replace(self._moved(tokens, x), size=total, proportional=self.proportional)
 
     def owners(self, entered: int) -> Tensor:

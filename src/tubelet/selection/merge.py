@@ -9,6 +9,7 @@ classifier's mean weighs it likewise.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tubelet.errors import SpecError
@@ -21,11 +22,11 @@ from tubelet.selection.spec import Term
 def match(keys: Tensor, r: int, *, first: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Bipartite matching of keys (B, N, D).
 
-    The tokens first, first + 2, ... look for a partner among the others. Returns places (B, .) in the sequence:
-    the seekers that stay, from most to least similar; the others; the r that join one; and the number, among the
-    others, of the one each joins. Also the similarities (B, seekers) are the last item.
+    The tokens first, first + 2, ... look for a partner among the others. Returns, each (B, .): the places in the
+    sequence of the seekers that stay, from most to least similar; the places of the r that join a partner; the number,
+    among the others, of each one's partner; and the similarity of each seeker to its best partner.
     """
-    keys = keys / torch.linalg.vector_norm(keys, dim=-1, keepdim=True)
+    keys = F.normalize(keys.float(), dim=-1)
     similarity, partner = (keys[:, first::2] @ keys[:, 1 - first :: 2].transpose(1, 2)).max(dim=-1)  # (B, seekers)
     order = similarity.sort(dim=1, descending=True, stable=True).indices
     joining, staying = order[:, :r], order[:, r:]

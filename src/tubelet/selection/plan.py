@@ -7,7 +7,7 @@ tokens = schedule.apply("before", i, tokens)  # in the model's loop over blocks;
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -29,6 +29,7 @@ class Selector(nn.Module):
     place: Place = "before"  # of a block; "inside" is between the attention's residual and the MLP
     reads_keys = False
     reads_attention = False
+    weighs_queries = False  # whether the attention it reads counts queries by `query_weight`
 
     def leaves(self, layout: Layout, start: Layout) -> Layout:
         """What is left of `layout`; the same layout if nothing is dropped.
@@ -43,8 +44,17 @@ class Selector(nn.Module):
         raise NotImplementedError
 
     def query_weight(self, tokens: Tokens) -> Tensor | None:
-        """(B, N) weight of each patch token as a query when attention is read; None is 1 each."""
+        """(B, N) weight of each patch token as a query in the attention read, for those with `weighs_queries`."""
         return None
+
+
+def takes_anything(block: int, layout: Layout) -> None:
+    """A model whose blocks take any set of tokens."""
+
+
+def pools_nothing(block: int, place: Place, layout: Layout) -> Layout:
+    """A model whose blocks leave the tokens that enter."""
+    return layout
 
 
 @dataclass(frozen=True)
@@ -54,8 +64,8 @@ class Host:
     name: str
     widths: tuple[int, ...]  # channels entering each block
     class_token: bool = False
-    check: Callable[[int, Layout], None] = lambda block, layout: None  # raises SelectionError: cannot take that
-    through: Callable[[int, Layout], Layout] = lambda block, layout: layout  # what a block's own pooling leaves
+    check: Callable[[int, Layout], None] = takes_anything  # raises SelectionError: this cannot go on
+    arriving: Callable[[int, Place, Layout], Layout] = pools_nothing  # what the model's own pooling leaves at a place
 
     @property
     def depth(self) -> int:
@@ -64,11 +74,11 @@ class Host:
 
 @dataclass(frozen=True)
 class Placed:
-    """A selector at a block. Steps of one schedule (such as STA's three) share their `term`."""
+    """A selector at a block. Steps of one schedule (such as STA's three) share its number."""
 
     block: int
     selector: Selector
-    term: int = 0
+    schedule: Hashable = 0
 
 
 @dataclass(frozen=True)
@@ -103,31 +113,36 @@ class Schedule:
         self.actions = actions
         self.entering = entering  # patch tokens entering each block, before a drop inside it
         self.leaving = leaving
-        self._reads = {}
+        self.reads: dict[int, tuple[bool, bool, list[Selector]]] = {}  # block: keys, attention, by whom
         for block in range(len(entering)):
             readers = [a.selector for place in PLACES[1:] for a in actions.get((place, block), [])]
             readers += [a.selector for a in actions.get(("before", block + 1), [])]
             keys, attention = any(s.reads_keys for s in readers), any(s.reads_attention for s in readers)
             if keys or attention:
-                self._reads[block] = (keys, attention, readers)
+                self.reads[block] = (keys, attention, readers)
 
     def ask(self, block: int, tokens: Tokens) -> Ask:
         """What `block` has to tell about its attention."""
-        if block not in self._reads:
+        if block not in self.reads:
             return NOTHING
-        keys, attention, readers = self._reads[block]
-        weights = [w for s in readers if s.reads_attention and (w := s.query_weight(tokens)) is not None]
-        return Ask(keys, attention, weights[0] if weights else None)
+        keys, attention, readers = self.reads[block]
+        weighing = [s for s in readers if s.weighs_queries]  # one at most, see Plan
+        return Ask(keys, attention, weighing[0].query_weight(tokens) if weighing else None)
 
     def apply(self, place: Place, block: int, tokens: Tokens, record: list[Kept] | None = None) -> Tokens:
         for action in self.actions.get((place, block), ()):
-            with marked("tubelet.choose"):
-                selection = action.selector(tokens, action.left)
-            with marked("tubelet.apply"):
-                chosen = selection.apply(tokens)
+            selector = action.selector
             if record is not None:
-                record.append(_kept(action.selector, block, tokens, selection, chosen, record))
-            tokens = chosen
+                tokens = tokens.traced()
+            with marked("tubelet.choose"), full_precision(tokens.x.device.type):
+                selection = selector(tokens, action.left)
+            with marked("tubelet.apply"):
+                tokens = selection.apply(tokens)
+            if record is not None:
+                assert tokens.owner is not None
+                scores = None if selection.scores is None else selection.scores.detach()
+                kept = Kept(selector.name, place, block, tokens.source, tokens.positions(), tokens.owner, scores)
+                record.append(kept)
         return tokens
 
     def inside(self, block: int, record: list[Kept] | None = None) -> Callable[[Tokens], Tokens] | None:
@@ -166,49 +181,54 @@ class Plan(nn.Module):
             raise SelectionError(
                 f"{name}: block {p.block} does not exist; {self.host.name} has blocks 0 to {depth - 1}"
             )
-        if p.selector.place == "before" and p.selector.reads_attention and p.block == 0:
+        reads = p.selector.reads_attention or p.selector.reads_keys
+        if p.selector.place == "before" and reads and p.block == 0:
             raise SelectionError(f"{name}: no attention has been formed before block 0; place it at 1 to {depth - 1}")
 
     def _make(self, grid: Grid) -> Schedule:
         layout = Layout.dense(grid)
         actions: dict[tuple[Place, int], list[Action]] = {}
         entering: list[int] = []
-        starts: dict[int, Layout] = {}
+        starts: dict[Hashable, Layout] = {}
         host = self.host
         for block in range(host.depth if host else 0):
             assert host is not None
             for place in PLACES:
                 if place == "inside":
                     entering.append(layout.tokens)
+                layout = host.arriving(block, place, layout)
                 for p in self.placed:
                     if p.block != block or p.selector.place != place:
                         continue
-                    left = p.selector.leaves(layout, starts.setdefault(p.term, layout))
+                    left = p.selector.leaves(layout, starts.setdefault(p.schedule, layout))
                     if left == layout:  # keeps everything: no step at all, so the dense code runs
                         continue
                     if left.tokens < 1:
                         raise SelectionError(f"{p.selector.name}: nothing would be left of {layout} at block {block}")
+                    if left.pinned < layout.pinned:
+                        raise SelectionError(
+                            f"{p.selector.name}: it may drop a part of the key slab, {layout.pinned} tokens in front "
+                            f"that must stay whole from block {block} on"
+                        )
                     host.check(block, left)
                     actions.setdefault((place, block), []).append(Action(p.selector, left))
                     layout = left
-            layout = host.through(block, layout)
-        return Schedule(actions, entering, layout)
+        schedule = Schedule(actions, entering, layout)
+        self._check_readers(schedule)
+        return schedule
 
-
-def _kept(
-    selector: Selector, block: int, before: Tokens, selection: Selection, after: Tokens, record: list[Kept]
-) -> Kept:
-    owner = selection.owners(before.layout.tokens)  # of the tokens that entered this step
-    if record:  # follow the input tokens through the earlier steps
-        earlier = record[-1].owner
-        owner = torch.where(earlier < 0, earlier, owner.gather(1, earlier.clamp(min=0)))
-    return Kept(
-        selector.name, selector.place, block, before.source, after.positions(), owner.detach(), _detached(selection)
-    )
-
-
-def _detached(selection: Selection) -> Tensor | None:
-    return None if selection.scores is None else selection.scores.detach()
+    def _check_readers(self, schedule: Schedule) -> None:
+        """One attention a block: whoever weighs its queries must be the only one to read it."""
+        for block, (_, _, readers) in schedule.reads.items():
+            attentive = [s for s in readers if s.reads_attention]
+            for s in attentive:
+                if not s.weighs_queries:
+                    continue
+                if len(attentive) > 1:
+                    names = " and ".join(s.name for s in attentive)
+                    raise SelectionError(f"{names} read the attention of block {block} with different query weights")
+                if self.host and self.host.class_token:
+                    raise SelectionError(f"{s.name} weighs queries; this model tells the class token's attention alone")
 
 
 @contextmanager
@@ -218,4 +238,14 @@ def marked(name: str) -> Iterator[None]:
         yield
         return
     with torch.autograd.profiler.record_function(name):
+        yield
+
+
+@contextmanager
+def full_precision(device: str) -> Iterator[None]:
+    """Scores are ranked as float32 makes them, also where the model runs under autocast."""
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):  # none on "meta"
+        yield
+        return
+    with torch.autocast(device, enabled=False):
         yield

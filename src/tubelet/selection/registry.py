@@ -54,7 +54,7 @@ def build_plan(spec: str | Spec, host: Host) -> Plan:
     spec = parse(spec) if isinstance(spec, str) else spec
     placed: list[Placed] = []
     for number, term in enumerate(spec.terms):
-        placed += [replace(p, term=number) for p in _checked(term).build(term, host)]
+        placed += [replace(p, schedule=(number, p.schedule)) for p in _checked(term).build(term, host)]
     return Plan(placed, host, str(spec))
 
 

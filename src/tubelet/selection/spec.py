@@ -114,7 +114,7 @@ def _option(part: str, text: str) -> tuple[str, str]:
 
 def _step(part: str, text: str) -> Step:
     budget, at, places = part.partition("@")
-    if at and not re.fullmatch(r"\d+(,\d+)*", places):
+    if at and not re.fullmatch(r"[0-9]+(,[0-9]+)*", places):
         raise SpecError(f"places {places!r} in {text!r} are not block numbers; the form is @4 or @3,6,9")
     blocks = tuple(int(p) for p in places.split(",")) if at else ()
     if len(set(blocks)) != len(blocks):
@@ -123,7 +123,7 @@ def _step(part: str, text: str) -> Step:
 
 
 def _budget(part: str, text: str) -> Budget:
-    match = re.fullmatch(r"(T|S|keep=|r=)(\d+x\d+|\d+\.\d*|\.\d+|\d+)", part)
+    match = re.fullmatch(r"(T|S|keep=|r=)(\d+x\d+|\d+\.\d*|\.\d+|\d+)", part, re.ASCII)
     if not match:
         raise SpecError(
             f"{part!r} in {text!r} is not a budget; the forms are T5 or T0.6 (frames), S13, S0.9 or S12x14 (region), "

@@ -15,9 +15,11 @@ score, and the next step's first group is split into even and odd by position in
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tubelet.errors import SelectionError, SpecError
@@ -42,7 +44,8 @@ class Scores(NamedTuple):
 
 def semantic_weight(x: Tensor) -> Tensor:
     """L1 norm over channels of x (B, G, n, C), scaled to 0..1 in each group: (B, G, n). 0 where all are equal."""
-    activity = x.abs().sum(dim=-1)  # several times as fast as linalg.vector_norm(ord=1) on a CPU
+    # Several times as fast as linalg.vector_norm(ord=1) on a CPU; in float32, since half precision overflows.
+    activity = x.abs().sum(dim=-1, dtype=torch.float32)
     low, high = activity.amin(-1, keepdim=True), activity.amax(-1, keepdim=True)
     spread = high - low
     return (activity - low) / torch.where(spread > 0, spread, torch.ones_like(spread))
@@ -51,8 +54,6 @@ def semantic_weight(x: Tensor) -> Tensor:
 def self_redundancy(keys: Tensor, kept: int) -> tuple[Tensor, Tensor]:
     """Unit keys (B, n, D) of one group -> places kept (B, kept): odd tokens, then even ones from unlike to like."""
     even, odd = keys[:, 0::2], keys[:, 1::2]
-    if odd.shape[1] == 0:  # a group of one token has nothing to be like
-        return torch.zeros(keys.shape[0], kept, dtype=torch.long, device=keys.device), keys.new_zeros(keys.shape[0], 1)
     similarity = (even @ odd.transpose(1, 2)).amax(dim=-1)  # (B, ceil(n / 2))
     odd_places = torch.arange(1, keys.shape[1], 2, device=keys.device).expand(keys.shape[0], -1)
     even_places = 2 * similarity.sort(dim=1, stable=True).indices
@@ -62,17 +63,16 @@ def self_redundancy(keys: Tensor, kept: int) -> tuple[Tensor, Tensor]:
 def accumulate(x: Tensor, keys: Tensor, groups: int, r: int, *, backward: bool = False) -> Scores:
     """One step of STA on x (B, G n, C) with keys (B, G n, D)."""
     x = x.unflatten(1, (groups, -1))
-    keys = keys.unflatten(1, (groups, -1))
-    keys = keys / torch.linalg.vector_norm(keys, dim=-1, keepdim=True)
+    keys = F.normalize(keys.float(), dim=-1).unflatten(1, (groups, -1))
     batch, _, n, _ = keys.shape
     semantic = semantic_weight(x)
 
     visits = range(groups - 1, -1, -1) if backward else range(groups)
     first, later = visits[0], visits[1:]
     chosen, first_similarity = self_redundancy(keys[:, first], n - r)
-    score = x.new_full((batch, n), -1.0)
+    score = keys.new_full((batch, n), -1.0)
     score[:, 0::2] = first_similarity
-    mass = x.new_ones(batch, n)  # of all of the first group, also of what it drops
+    mass = keys.new_ones(batch, n)  # of all of the first group, also of what it drops
     kept, masses, scores = {first: chosen}, {first: mass}, {first: score}
     before = keys[:, first]  # (B, m, D): those that hand on their mass
     for group in later:
@@ -150,7 +150,7 @@ def schedule_places(term: Term, host: Host) -> tuple[tuple[int, ...], tuple[int,
     step = term.steps[0]
     groups: tuple[int, ...] = GROUPS
     if (given := term.option("groups")) is not None:
-        if not all(g.isdigit() and int(g) > 0 for g in given.split("/")):
+        if not all(re.fullmatch("[1-9][0-9]*", g) for g in given.split("/")):
             raise SpecError(f"groups={given} in {term}: whole numbers with '/', one a step, such as groups=8/4/2")
         groups = tuple(int(g) for g in given.split("/"))
     places = step.places
