@@ -31,8 +31,10 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "$(CURDIR)" > $@
 
 .PHONY: demo
-demo: $(STAMP) ## Recognise and detect actions in a clip: make demo VIDEO=my.mp4
-	@$(PY) -m tubelet.demo $(if $(VIDEO),"$(VIDEO)")
+# The name goes through the environment, so that no shell reads what is in it.
+demo: export TUBELET_DEMO_VIDEO := $(value VIDEO)
+demo: $(STAMP) ## Answer about a clip, dense and pruned: make demo VIDEO=my.mp4
+	@$(PY) -m tubelet.demo $(if $(value VIDEO),"$$TUBELET_DEMO_VIDEO")
 
 .PHONY: test
 test: lint ## Lint, types and all tests
