@@ -115,6 +115,32 @@ def test_a_file_that_may_not_be_read(tmp_path):
         read_file(tmp_path)
 
 
+def test_a_cut_off_zip_says_so(tmp_path):
+    torch.save({"a": torch.randn(100, 100)}, tmp_path / "w.pth")
+    (tmp_path / "w.pth").write_bytes((tmp_path / "w.pth").read_bytes()[:-500])
+    with pytest.raises(CheckpointError, match="cut off torch.save file: its end is missing"):
+        read_file(tmp_path / "w.pth")
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_a_program_is_not_run(tmp_path):
+    torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)), tmp_path / "w.pt")
+    with pytest.raises(CheckpointError, match="is a TorchScript program.*save the state_dict"):
+        read_file(tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize("tensor", [torch.eye(5).to_sparse(), torch.zeros(5, device="meta")], ids=["sparse", "meta"])
+def test_tensors_without_values(tmp_path, tensor):
+    torch.save({**made.released(made.small()), "head.bias": tensor}, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match="holds sparse tensors, or such without values: head.bias"):
+        load_model(tmp_path / "w.pth", **made.UNSEEN)
+
+
+def test_single_numbers_beside_the_weights_are_told_as_such():
+    unused = unwrap({"model": {"a": torch.ones(1)}, "loss": torch.tensor(0.3)}, "file.pth").unused
+    assert unused == {"loss": "beside the weights, holds no more than settings and single numbers"}
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_precisions_become_float32(tmp_path, dtype):
     model = made.small()

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from tests.checkpoints import made
 from tubelet import CheckpointError, load_model, save_model
@@ -71,9 +71,22 @@ def test_a_saved_model_of_features_loads_as_one(tmp_path):
 
 def test_config_of_another_number_of_classes(tmp_path):
     config = json.loads((save_model(made.small(), tmp_path) / "config.json").read_text())
+    save_file(load_file(tmp_path / "model.safetensors"), tmp_path / "model.safetensors")  # without its header
     config["arguments"]["num_classes"] = 6
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match="config.json says 6 classes, the classifier of the weights has 5"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("saved_by", ["tubelet", "huggingface"])
+def test_names_with_a_gap(tmp_path, saved_by):
+    model, names = made.small(), {str(i): f"b{i}" for i in range(1, 6)}
+    if saved_by == "huggingface":
+        made.hf_folder(tmp_path, model, id2label=names)
+    else:
+        config = json.loads((save_model(model, tmp_path) / "config.json").read_text())
+        (tmp_path / "config.json").write_text(json.dumps({**config, "id2label": names}))
+    with pytest.raises(CheckpointError, match="config.json of .* numbers 5 classes but has no class 0"):
         load_model(tmp_path)
 
 

@@ -37,6 +37,8 @@ def test_values():
         ("broken.json", "[", "cannot be read as .json"),
         ("number.json", "3", "a list or a dictionary is expected"),
         ("nested.json", '{"a": ["b"]}', "cannot be read as .json"),
+        ("null.json", '["a", null]', "the name of class 1 is None"),
+        ("deep.json", "[" * 100000, "cannot be read as .json"),
         ("wide.csv", "a,b,c\n1,2,3\n", "a number and a name"),
     ],
 )
@@ -45,6 +47,12 @@ def test_bad_files(tmp_path, name, content, sentence):
     with pytest.raises(CheckpointError, match=sentence) as error:
         read_labels(tmp_path / name)
     assert str(tmp_path / name) in str(error.value)
+
+
+@pytest.mark.parametrize("labels", [["a", None], {0: "a", 1: None}, 5, {"a": "b"}])
+def test_bad_values(labels):
+    with pytest.raises(CheckpointError, match="labels cannot be read"):
+        read_labels(labels)
 
 
 def test_no_file(tmp_path):

@@ -1,8 +1,11 @@
 """The project's own folder: what is saved loads anywhere and gives the same answer."""
 
+import inspect
+import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +14,16 @@ from safetensors.torch import load_file
 from tests.checkpoints import made
 from tests.tiny import MODELS, moving, tiny
 from tubelet import CheckpointError, create_model, load_model, save_model
+from tubelet.checkpoints import own
 from tubelet.checkpoints import save as saving
+from tubelet.data.sampling import SAMPLINGS
+from tubelet.models.config import ARGUMENTS, PREPROCESSING
+from tubelet.models.registry import ARCHITECTURES
+from tubelet.models.vit import ViT
+
+
+def complete(config):
+    return replace(config, arguments=own.all_arguments(config))
 
 
 @pytest.mark.parametrize("alone", [False, True], ids=["folder", "file alone"])
@@ -26,7 +38,7 @@ def test_round_trip(tmp_path, key, alone):
     loaded = load_model(source)
     clip = moving(2, model)
     assert torch.equal(loaded(clip), model(clip))
-    assert loaded.config == model.config
+    assert loaded.config == complete(model.config)
     assert not loaded.report.new and not loaded.report.unused and not loaded.report.renamed
 
 
@@ -82,18 +94,85 @@ def test_the_bytes_are_the_same_in_another_process(tmp_path):
         assert (tmp_path / "here" / file).read_bytes() == (tmp_path / "there" / file).read_bytes()
 
 
-def test_a_failure_leaves_what_was_there(tmp_path, monkeypatch):
+@pytest.mark.parametrize("nth", [1, 2])
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_failure_leaves_what_was_there(tmp_path, monkeypatch, call, nth):
+    """Or, between the two replaces, a folder that is refused: never the weights of one save with another's names."""
     first, second = made.small(), made.small(seed=1)
     save_model(first, tmp_path)
+    second.config.id2label = {i: f"other {i}" for i in range(5)}
+    real, calls = getattr(os, call), []
 
-    def full(*_):
-        raise OSError(28, "No space left on device")
+    def full(*args):
+        calls.append(args)
+        if len(calls) == nth:
+            raise OSError(28, "No space left on device")
+        return real(*args)
 
-    monkeypatch.setattr(saving.os, "fsync", full)
+    monkeypatch.setattr(saving.os, call, full)
     with pytest.raises(OSError, match="No space"):
         save_model(second, tmp_path)
     assert sorted(os.listdir(tmp_path)) == ["config.json", "model.safetensors"]
-    assert torch.equal(load_model(tmp_path).head.weight, first.head.weight)
+    if (call, nth) == ("replace", 2):
+        with pytest.raises(
+            CheckpointError, match="config.json and the weights are not of one save.*remove config.json"
+        ):
+            load_model(tmp_path)
+        (tmp_path / "config.json").unlink()
+        first = second
+    loaded = load_model(tmp_path)
+    assert torch.equal(loaded.head.weight, first.head.weight)
+    assert loaded.config.id2label[3] == first.config.id2label.get(3, "class 3")
+
+
+def edit(folder, **changes):
+    config = json.loads((folder / "config.json").read_text())
+    for key, value in changes.items():
+        config[key] = {**config[key], **value} if isinstance(value, dict) else value
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"select": "sta:r=2"}, {"preprocessing": {"stride": 3}}, {"views": [2, 3]}, {"id2label": {"0": "x"}}],
+)
+def test_what_may_be_edited(tmp_path, changes):
+    model = tiny("vit")
+    model.config.id2label = {i: f"action {i}" for i in range(7)}
+    edit(save_model(model, tmp_path), **changes)
+    loaded = json.loads(json.dumps(load_model(tmp_path).config.to_json()))
+    for field, value in changes.items():
+        assert loaded[field] == ({**loaded[field], **value} if isinstance(value, dict) else value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"arguments": {"heads": 6}}, "heads"),
+        ({"arguments": {"eps": 1e-3}}, "eps"),
+        ({"position_grid": [4] * 3}, "position_grid"),
+    ],
+)
+def test_what_may_not_be_edited(tmp_path, changes, named):
+    """Any of these would load, and give other answers."""
+    edit(save_model(made.small(), tmp_path), **changes)
+    with pytest.raises(CheckpointError, match=f"config.json was edited in {named}, which the weights do not follow"):
+        load_model(tmp_path)
+
+
+def test_all_arguments_are_saved(tmp_path):
+    """So that a later change of a default leaves saved models as they are."""
+    config = json.loads((save_model(made.small(), tmp_path) / "config.json").read_text())
+    signature = set(inspect.signature(ViT).parameters) - {"plan", "position_grid"}
+    assert set(config["arguments"]) == signature
+    assert config["arguments"]["eps"] == 1e-6
+
+
+def test_every_argument_has_a_kind():
+    for builder in ARCHITECTURES.values():
+        assert set(inspect.signature(builder).parameters) - {"plan"} <= set(ARGUMENTS)
+    assert all(PREPROCESSING["sampling"].holds(name) for name in SAMPLINGS)
+    assert not PREPROCESSING["sampling"].holds("nonsense")
 
 
 def test_a_folder_is_made_and_a_file_refused(tmp_path):
@@ -112,7 +191,7 @@ def test_converted_weights_load_anywhere(tmp_path):
     again = load_model(tmp_path / "own")
     clip = moving(2, model)
     assert torch.equal(again(clip), converted(clip))
-    assert again.config == converted.config
+    assert again.config == complete(converted.config)
     assert again.config.id2label[2] == "action 2"
     assert len(converted.report.renamed) > 20
     text = str(converted.report)

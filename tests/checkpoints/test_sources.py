@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.checkpoints import made
-from tubelet import CheckpointError, list_models, load_model, save_model
+from tubelet import CheckpointError, TubeletError, list_models, load_model, save_model
 from tubelet.checkpoints import default_model, list_layouts, packaged_models, source
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -131,13 +131,35 @@ def test_a_file_in_its_folder_is_read_with_its_config(tmp_path):
     assert load_model(folder / "model.safetensors").config == load_model(folder).config
 
 
-def test_a_file_of_another_name_is_read_alone(tmp_path):
-    """Its config.json may be another model's."""
+def test_a_file_of_another_name_is_read_with_the_config_beside_it(tmp_path):
     folder = made.hf_folder(tmp_path, made.small())
+    expected = load_model(folder).config
     (folder / "model.safetensors").rename(folder / "older.safetensors")
-    with pytest.raises(CheckpointError, match="give heads="):
-        load_model(folder / "older.safetensors")
-    assert load_model(folder).frames == 4  # the only weights of that folder
+    assert load_model(folder / "older.safetensors").config == load_model(folder).config == expected
+
+
+def test_a_config_without_model_type_is_read(tmp_path):
+    """Width 384 would be given 6 heads, eps 1e-12 and no names."""
+    folder = made.hf_folder(tmp_path, made.small(dim=384, heads=12))
+    expected = load_model(folder).config
+    config = json.loads((folder / "config.json").read_text())
+    del config["model_type"]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert load_model(folder).config == expected
+    assert expected.arguments["heads"] == 12 and expected.id2label[1] == "action 1"
+
+
+def test_a_field_named_format_does_not_make_it_the_projects_own(tmp_path):
+    folder = made.hf_folder(tmp_path, made.small(), format="pt")
+    assert load_model(folder).report.layout == "huggingface"
+
+
+@pytest.mark.parametrize("config", [{"learning_rate": 0.1}, {}])
+def test_a_config_that_is_not_used_is_told(tmp_path, config):
+    save_file(made.released(made.small()), tmp_path / "weights.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.warns(UserWarning, match="config.json beside the weights is not used"):
+        load_model(tmp_path / "weights.safetensors", **made.UNSEEN)
 
 
 def test_folders_that_cannot_be_right(tmp_path):
@@ -156,12 +178,10 @@ def test_folders_that_cannot_be_right(tmp_path):
         ("[]", "holds a list"),
         ('{"model_type": "vivit"}', "of type 'vivit'; of Hugging Face's, videomae can be read"),
         ('{"format": 99}', "not of format 1"),
-        ('{"format": 1}', "config.json is not as tubelet writes it"),
-        ('{"format": 1, "model": "a", "architecture": "b", "extra": 1}', "unknown fields"),
-        ('{"format": 1, "model": "a", "architecture": "b"}', "no architecture 'b'"),
-        ('{"format": 1, "model": "a", "architecture": "vit", "arguments": {"dim": "wide"}}', "no model can be built"),
-        ('{"format": 1, "model": "a", "architecture": "vit", "arguments": {"heads": 0}}', "no model can be built"),
-        ('{"format": 1, "model": "a", "architecture": "vit", "preprocessing": {"crop": 1}}', "not as tubelet writes"),
+        ('{"format": true}', "not of format 1"),
+        ('{"format": 1.0}', "not of format 1"),
+        ('{"a":' * 100000, "cannot be read as JSON"),
+        ('{"format": 1}', "config.json lacks model, .*preprocessing"),
     ],
 )
 def test_bad_settings(tmp_path, config, sentence):
@@ -187,10 +207,99 @@ def test_bad_settings_of_hugging_face(tmp_path, changes, sentence):
         load_model(made.hf_folder(tmp_path, made.small(), **changes))
 
 
+OWN_SETTINGS = [  # where, what, what is said of it
+    ("", {"extra": 1}, "unknown fields"),
+    ("", {"architecture": "b"}, "no architecture 'b'"),
+    *(("", {"select": value}, "select is .*a text is expected") for value in (None, 5, [])),
+    *(("", {"views": value}, "views is ") for value in ([0, 0], "ab", [1])),
+    *(("", {"position_grid": value}, "position_grid is ") for value in ([0, 0, 0], [2, 2], "abc")),
+    *(("", {"id2label": value}, "id2label is ") for value in ([], "a", {"a": "b"}, {"0": None})),
+    *(("arguments", {"dim": value}, "dim is .*a whole number from 1") for value in ("wide", 0, True, 24.0)),
+    *(("arguments", {"heads": value}, "heads is ") for value in (0, -3, 3.0)),
+    *(("arguments", {"eps": value}, "eps is .*a number above 0") for value in ("1e-6", -1, None)),
+    ("arguments", {"nonsense": 1}, "no argument 'nonsense'"),
+    ("preprocessing", {"crop": 1}, "preprocessing in config.json has unknown fields"),
+    ("preprocessing", {"frames": "x"}, "frames is 'x'"),
+    ("preprocessing", {"sampling": "nonsense"}, "sampling is 'nonsense', and one of uniform, dense, k400, ssv2"),
+    ("preprocessing", {"size": [8, 8, 8]}, "size is "),
+    ("preprocessing", {"mean": [0.5]}, "mean is "),
+    ("preprocessing", {"std": [0, 0, 0]}, "std is "),
+]
+
+
+@pytest.mark.parametrize(("where", "changes", "sentence"), OWN_SETTINGS)
+def test_bad_settings_of_our_own(tmp_path, where, changes, sentence):
+    config = json.loads((save_model(made.small(), tmp_path) / "config.json").read_text())
+    save_file(load_file(tmp_path / "model.safetensors"), tmp_path / "model.safetensors")  # without its header
+    (config[where] if where else config).update(changes)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(TubeletError, match=sentence):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("field", ["preprocessing", "select", "views"])
+def test_settings_that_are_absent(tmp_path, field):
+    config = json.loads((save_model(made.small(), tmp_path) / "config.json").read_text())
+    del config[field]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=f"config.json lacks {field}"):
+        load_model(tmp_path)
+
+
+HF_SETTINGS = {
+    "image_size": ([], "224", [16], {"height": 16}, 0), "patch_size": (0, "8", []), "tubelet_size": (0, [2]),
+    "num_frames": ("16", True), "hidden_size": (0, "24"), "intermediate_size": ("4", 0),
+    "num_attention_heads": (-3, 2.0, 0), "layer_norm_eps": ("1e-6", -1), "qv_bias": ("no",),
+    "id2label": ([], "abc", {"a": "b"}, {"0": None}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [(field, value) for field, values in HF_SETTINGS.items() for value in values]
+)
+def test_values_of_another_kind(tmp_path, field, value):
+    with pytest.raises(CheckpointError, match=f"config.json: {field} is .* is expected"):
+        load_model(made.hf_folder(tmp_path, made.small(), **{field: value}))
+
+
+PROCESSORS = {
+    "image_mean": (0.5, [0.5], ["a"] * 3), "image_std": ([0, 0, 0], ["a", "b", "c"]), "rescale_factor": ("x", 0),
+    "do_rescale": ("yes",),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [(field, value) for field, values in PROCESSORS.items() for value in values]
+)
+def test_processors_of_another_kind(tmp_path, field, value):
+    made.hf_folder(tmp_path, made.small())
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"rescale_factor": None, field: value}))
+    with pytest.raises(CheckpointError, match=f"preprocessor_config.json: {field} is .* is expected"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "given", [{"num_classes": "5"}, {"heads": 3.0}, {"size": [16]}, {"position_grid": (0, 0, 0)}, {"eps": "1e-6"}]
+)
+def test_arguments_of_another_kind(tmp_path, given):
+    with pytest.raises(CheckpointError, match=f"{next(iter(given))} is .* is expected"):
+        load_model(save_model(made.small(), tmp_path), **given)
+
+
+@pytest.mark.parametrize("given", [None, "", 5, "x" * 5000, "a\0b"])
+def test_what_is_no_source(given):
+    with pytest.raises(CheckpointError) as error:
+        load_model(given)
+    assert len(str(error.value)) < 300
+
+
 @pytest.mark.parametrize(("key", "value"), [("qv_bias", False), ("qkv_bias", False)])
 def test_both_names_of_the_bias_setting(tmp_path, key, value):
     model = made.small(qkv_bias=False)
-    assert same(load_model(made.hf_folder(tmp_path, model, **{key: value})), model) is False  # eps of fc_norm differs
+    model.fc_norm.eps = 1e-5  # as transformers has it
+    loaded = load_model(made.hf_folder(tmp_path, model, **{key: value}))
+    assert same(loaded, model)
+    assert loaded.blocks[0].attn.q_bias is None
     with pytest.raises(CheckpointError, match="not known: .*q_bias"):
         load_model(made.hf_folder(tmp_path, made.small(), **{key: value}))
 

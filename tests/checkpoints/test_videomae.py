@@ -34,7 +34,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_arguments_are_read_from_the_weights(tmp_path, case):
     model = made.small(**CASES[case])
-    unseen = {**made.UNSEEN, **{k: v for k, v in CASES[case].items() if k in ("frames", "size")}}
+    unseen = {**made.UNSEEN, **{k: v for k, v in CASES[case].items() if k in ("frames", "size", "qkv_bias")}}
     loaded = load(tmp_path, made.released(model), **unseen)
     clip = moving(2, model)
     assert torch.equal(loaded(clip), model(clip))
@@ -53,7 +53,8 @@ def test_unknown_widths_need_heads(tmp_path):
 
 def test_a_known_width_needs_nothing(tmp_path):
     model = made.small(dim=384, heads=6, depth=1, frames=16, size=224, patch_size=16, num_classes=400)
-    loaded = load(tmp_path, made.released(model))
+    with pytest.warns(UserWarning, match="nothing says how many heads.*: 6 are taken.*give heads="):
+        loaded = load(tmp_path, made.released(model))
     assert (loaded.frames, loaded.size, loaded.blocks[0].attn.heads) == (16, (224, 224), 6)
     assert (loaded.config.preprocessing.sampling, loaded.config.views) == ("k400", (5, 3))
     assert loaded.config.id2label[17] == "class 17"
@@ -70,6 +71,15 @@ def test_the_grid_of_learned_positions(tmp_path, frames, size):
     with torch.no_grad():
         clip = moving(1, model)
         assert torch.equal(loaded(clip), model(clip))
+
+
+@pytest.mark.parametrize("state_of", [made.released, made.huggingface])
+def test_biases_that_were_lost_are_told(tmp_path, state_of):
+    state = {k: v for k, v in state_of(made.small()).items() if not k.endswith(("q_bias", "v_bias"))}
+    with pytest.warns(UserWarning, match="no biases of query and value.*versions of transformers lose them"):
+        loaded = load(tmp_path, state, **made.UNSEEN)
+    assert any("no biases" in note for note in loaded.report.notes)
+    load(tmp_path, state, **made.UNSEEN, qkv_bias=False)  # without a warning
 
 
 def test_positions_that_fit_no_grid(tmp_path):

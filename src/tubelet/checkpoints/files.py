@@ -6,6 +6,7 @@ import argparse
 import json
 import pickle
 import re
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def read_file(path: Path) -> Contents:
     if len(head) > 8 and head[8:9] == b"{":
         return _read_safetensors(path)
     if head.startswith((b"PK", b"\x80")):
-        return unwrap(_read_torch(path), path)
+        return unwrap(_read_torch(path, zipped=head.startswith(b"PK")), path)
     raise CheckpointError(f"{path} is neither a safetensors nor a torch.save file, or it is damaged")
 
 
@@ -59,7 +60,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Raises CheckpointError if the file does not hold a JSON object."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, a JSON object is expected")
@@ -75,7 +76,9 @@ def _read_safetensors(path: Path) -> Contents:
         raise CheckpointError(f"{path} is a damaged or cut off safetensors file: {_first_line(error)}") from error
 
 
-def _read_torch(path: Path) -> Any:
+def _read_torch(path: Path, zipped: bool) -> Any:
+    if zipped and not zipfile.is_zipfile(path):
+        raise CheckpointError(f"{path} is a damaged or cut off torch.save file: its end is missing")
     try:
         # the open file, since torch goes by the suffix of a name
         with path.open("rb") as file, torch.serialization.safe_globals(ALLOWED_BY_NAME):
@@ -88,6 +91,10 @@ def _read_torch(path: Path) -> Any:
             ) from error
         raise CheckpointError(f"{path} holds more than tensors, or is damaged: it is refused, not unpickled") from error
     except Exception as error:  # a damaged file ends the reader in many ways: RuntimeError, EOFError, KeyError, ...
+        if "TorchScript" in str(error):
+            raise CheckpointError(
+                f"{path} is a TorchScript program, which is not run: save the state_dict() of the model it came from"
+            ) from error
         raise CheckpointError(f"{path} is a damaged or cut off torch.save file: {_first_line(error)}") from error
 
 
@@ -123,6 +130,8 @@ def unwrap(content: Any, path: Path | str) -> Contents:
         raise CheckpointError(f"{path} holds no weights; its entries are {name_some(map(str, content)) or 'none'}")
     if others := [str(k) for k, value in content.items() if not (isinstance(k, str) and isinstance(value, Tensor))]:
         raise CheckpointError(f"{path} holds things that are no tensors among the weights: {name_some(others)}")
+    if empty := [k for k, tensor in content.items() if tensor.layout is not torch.strided or tensor.is_meta]:
+        raise CheckpointError(f"{path} holds sparse tensors, or such without values: {name_some(empty)}")
     while prefix := next((p for p in PREFIXES if all(key.startswith(p) for key in content)), None):
         content = {key.removeprefix(prefix): value for key, value in content.items()}
     return Contents(content, unused)
@@ -132,7 +141,7 @@ def _why_unused(name: Any, value: Any, path: Path | str) -> str:
     if name in REASONS:
         return REASONS[name]
     if not _holds_tensors(value):
-        return "beside the weights, holds no tensors"
+        return "beside the weights, holds no more than settings and single numbers"
     raise CheckpointError(f"{path} holds tensors under {name!r} beside the weights, and their use is not known")
 
 

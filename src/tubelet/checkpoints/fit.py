@@ -14,13 +14,14 @@ from tubelet.models.base import VideoModel
 def fit(model: VideoModel, weights: Weights, description: Description, report: Report) -> None:
     """Load the weights into the model, as its own number type, and fill the report.
 
-    Raises CheckpointError if any key is absent, unknown, given twice or of another shape; keys are named as the file
-    spells them.
+    Raises CheckpointError if any key is absent, unknown, given twice or of another shape or type; keys are named
+    as the file spells them.
     """
     expected: dict[str, Tensor] = model.state_dict()
     found: dict[str, Tensor] = {}
     missing: list[str] = []
     shapes: list[str] = []
+    types: list[str] = []
     report.unused.update(weights.unused)
     unknown = list(weights.unknown)
     for name, pieces in weights.pieces.items():
@@ -36,24 +37,25 @@ def fit(model: VideoModel, weights: Weights, description: Description, report: R
         parts = list(given) if (0, 1) in given else weights.parts_of(name)
         missing += [weights.key_of(name, part) for part in parts if part not in given]
         ordered = [given[part] for part in sorted(parts) if part in given]
-        wrong = [text for piece in ordered if (text := _wrong(piece, tensor))]
-        shapes += wrong
-        if len(ordered) == len(parts) and not wrong:
+        for piece in ordered:
+            shape = (tensor.shape[0] // piece.part[1], *tensor.shape[1:]) if tensor.dim() else ()
+            if piece.tensor.shape != shape:
+                shapes.append(f"{piece.key} {tuple(piece.tensor.shape)} where {shape} is expected")
+            elif piece.tensor.is_floating_point() != tensor.is_floating_point():
+                types.append(f"{piece.key} of {piece.tensor.dtype} where {tensor.dtype} is expected")
+        if len(ordered) == len(parts) and not shapes and not types:
             found[name] = torch.cat([piece.tensor.to(tensor.dtype) for piece in ordered])
             _tell(report, name, ordered)
-    if missing or unknown or shapes or weights.twice:
-        raise CheckpointError(_sentence(model, report.source, missing, unknown, shapes, weights.twice))
+    lists = {
+        "missing": missing,
+        "not known": unknown,
+        "of another shape": shapes,
+        "of another type": types,
+        "given twice": weights.twice,
+    }
+    if problems := "; ".join(f"{what}: {name_some(names)}" for what, names in lists.items() if names):
+        raise CheckpointError(f"the weights of {report.source} do not fit {model.config.model}: {problems}")
     model.load_state_dict(found, strict=True)
-
-
-def _wrong(piece: Piece, expected: Tensor) -> str | None:
-    """What is wrong with a tensor for (its part of) a weight."""
-    shape = (expected.shape[0] // piece.part[1], *expected.shape[1:]) if expected.dim() else ()
-    if tuple(piece.tensor.shape) != shape:
-        return f"{piece.key} {tuple(piece.tensor.shape)} where {shape} is expected"
-    if piece.tensor.is_floating_point() != expected.is_floating_point():
-        return f"{piece.key} of {piece.tensor.dtype} where {expected.dtype} is expected"
-    return None
 
 
 def _tell(report: Report, name: str, pieces: list[Piece]) -> None:
@@ -62,11 +64,3 @@ def _tell(report: Report, name: str, pieces: list[Piece]) -> None:
             report.matched.append(name)
         else:
             report.renamed[piece.key] = name
-
-
-def _sentence(
-    model: VideoModel, source: str, missing: list[str], unknown: list[str], shapes: list[str], twice: list[str]
-) -> str:
-    lists = {"missing": missing, "not known": unknown, "of another shape": shapes, "given twice": twice}
-    problems = "; ".join(f"{what}: {name_some(names)}" for what, names in lists.items() if names)
-    return f"the weights of {source} do not fit {model.config.model}: {problems}"

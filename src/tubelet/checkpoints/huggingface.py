@@ -12,6 +12,7 @@ from typing import Any
 from tubelet.checkpoints.layout import Description, Layout, Rename, Weights
 from tubelet.checkpoints.vit import (
     finish,
+    guesses,
     infer_arguments,
     learned_grid,
     mlp_ratio,
@@ -20,6 +21,7 @@ from tubelet.checkpoints.vit import (
 )
 from tubelet.errors import CheckpointError
 from tubelet.models.config import ModelConfig, Preprocessing
+from tubelet.models.fields import COUNT, LABELS, NUMBER, POSITIVE, SIZE, SWITCH, check, row
 
 BLOCK = "[videomae.]encoder.layer.{i}."
 ATTENTION = BLOCK + "attention.attention."
@@ -55,18 +57,28 @@ DEFAULTS: dict[str, Any] = {
     "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072, "hidden_act": "gelu",
     "layer_norm_eps": 1e-12, "qv_bias": True, "use_mean_pooling": True,
 }  # fmt: skip
+FIELDS = {
+    "image_size": SIZE, "patch_size": SIZE, "num_frames": COUNT, "tubelet_size": COUNT, "hidden_size": COUNT,
+    "num_hidden_layers": COUNT, "num_attention_heads": COUNT, "intermediate_size": COUNT, "layer_norm_eps": POSITIVE,
+    "qv_bias": SWITCH, "use_mean_pooling": SWITCH, "id2label": LABELS,
+}  # fmt: skip
+PROCESSOR_FIELDS = {
+    "do_rescale": SWITCH, "rescale_factor": POSITIVE, "do_normalize": SWITCH,
+    "image_mean": row(NUMBER, 3), "image_std": row(POSITIVE, 3),
+}  # fmt: skip
 FC_NORM_EPS = 1e-5  # transformers builds fc_norm with nn.LayerNorm's own default
 PROCESSOR_MEAN = PROCESSOR_STD = (0.5, 0.5, 0.5)  # what its processor takes where preprocessor_config.json is silent
 
 
 def describe(weights: Weights, config: dict[str, Any] | None, given: Mapping[str, Any]) -> Description:
     """From config.json; without one from the shapes, with the eps of transformers."""
-    notes = []
+    notes, warnings = [], []
     if config is None:
         arguments = {**infer_arguments(weights, given), "eps": given.get("eps", DEFAULTS["layer_norm_eps"])}
         grid = learned_grid(weights, arguments)
         frames, size = arguments["frames"], arguments["size"]
-        notes.append(f"no config.json: {arguments['heads']} heads, {frames} frames, size {size}")
+        warnings = guesses(weights, arguments, given)
+        notes.append(f"not in the file: {arguments['heads']} heads, {frames} frames, size {size}")
     else:
         arguments = arguments_of(config, weights)
         grid = grid_of(arguments)
@@ -77,6 +89,7 @@ def describe(weights: Weights, config: dict[str, Any] | None, given: Mapping[str
     if given.get("pool", arguments["pool"]) == "mean":
         made.arguments["fc_norm_eps"] = FC_NORM_EPS
     description.notes[:0] = notes
+    description.warnings += warnings
     return description
 
 
@@ -85,11 +98,10 @@ def arguments_of(config: Mapping[str, Any], weights: Weights) -> dict[str, Any]:
     if "qkv_bias" in config:  # the old name
         config = {"qv_bias": config["qkv_bias"], **config}
     c = {**DEFAULTS, **{key: value for key, value in config.items() if value is not None}}
-    patch = c["patch_size"] if isinstance(c["patch_size"], int) else set(c["patch_size"])
-    if isinstance(patch, set):
-        if len(patch) != 1:
-            raise CheckpointError(f"config.json has patch_size {c['patch_size']}: only square patches can be read")
-        patch = patch.pop()
+    check(c, FIELDS, "config.json")
+    patch, *other = {c["patch_size"]} if isinstance(c["patch_size"], int) else set(c["patch_size"])
+    if other:
+        raise CheckpointError(f"config.json has patch_size {c['patch_size']}: only square patches can be read")
     for key, allowed in (("hidden_act", "gelu"), ("num_channels", 3)):
         if c[key] != allowed:
             raise CheckpointError(f"config.json has {key} {c[key]!r}: only {allowed!r} can be read")
@@ -104,7 +116,7 @@ def arguments_of(config: Mapping[str, Any], weights: Weights) -> dict[str, Any]:
         "mlp_ratio": mlp_ratio(c["intermediate_size"], c["hidden_size"]),
         "patch_size": patch,
         "tubelet_size": c["tubelet_size"],
-        "qkv_bias": bool(c["qv_bias"]),
+        "qkv_bias": c["qv_bias"],
         "positions": "learned" if "pos_embed" in weights else "sinusoid",
         "pool": "mean" if c["use_mean_pooling"] else "first",
         "eps": c["layer_norm_eps"],
@@ -119,7 +131,7 @@ def grid_of(arguments: Mapping[str, Any]) -> tuple[int, int, int]:
 
 def labels_of(config: Mapping[str, Any]) -> dict[int, str]:
     """id2label; {} where it only holds the names that transformers makes up, LABEL_0, LABEL_1, ..."""
-    labels = {int(index): str(name) for index, name in (config.get("id2label") or {}).items()}
+    labels = {int(index): name for index, name in (config.get("id2label") or {}).items()}
     return {} if all(name == f"LABEL_{index}" for index, name in labels.items()) else labels
 
 
@@ -128,10 +140,12 @@ def read_processor(processor: Mapping[str, Any], preprocessing: Preprocessing) -
 
     Raises CheckpointError for pixel values that are not in 0..1 before they are normalised.
     """
+    processor = {key: value for key, value in processor.items() if value is not None}
+    check(processor, PROCESSOR_FIELDS, "preprocessor_config.json")
     if not processor.get("do_rescale", True) or abs(processor.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-3:
         raise CheckpointError("preprocessor_config.json does not rescale pixels by 1/255: only that can be read")
-    preprocessing.mean = tuple(processor.get("image_mean") or PROCESSOR_MEAN)
-    preprocessing.std = tuple(processor.get("image_std") or PROCESSOR_STD)
+    preprocessing.mean = tuple(processor.get("image_mean", PROCESSOR_MEAN))
+    preprocessing.std = tuple(processor.get("image_std", PROCESSOR_STD))
     if not processor.get("do_normalize", True):
         preprocessing.mean, preprocessing.std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     short = processor.get("size", 224)
@@ -143,5 +157,11 @@ def read_processor(processor: Mapping[str, Any], preprocessing: Preprocessing) -
 
 
 LAYOUT = Layout(
-    "huggingface", "Hugging Face VideoMAE, 4.x and 5.x", RENAMES, UNUSED, describe, model_types=("videomae",)
+    "huggingface",
+    "Hugging Face VideoMAE, 4.x and 5.x",
+    RENAMES,
+    UNUSED,
+    describe,
+    model_types=("videomae",),
+    fields=("hidden_size", "num_attention_heads", "num_frames"),
 )

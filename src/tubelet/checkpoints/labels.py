@@ -30,18 +30,27 @@ def read_labels(labels: Labels) -> dict[int, str]:
             found = _READERS.get(path.suffix.lower(), _read_lines)(text)
         except OSError as error:
             raise CheckpointError(f"labels {path} cannot be read: {error.strerror or error}") from error
-        except (ValueError, TypeError, AttributeError, csv.Error) as error:
+        except (ValueError, TypeError, RecursionError, csv.Error) as error:
             raise CheckpointError(f"labels {path} cannot be read as {path.suffix or 'text'}: {error}") from error
         where = f"labels {path}"
     else:
-        found = _number(labels)
         where = "labels"
+        try:
+            found = _number(labels)
+        except (ValueError, TypeError) as error:
+            raise CheckpointError(f"{where} cannot be read: {error}") from error
     if not found:
         raise CheckpointError(f"{where} names no class")
-    if sorted(found) != list(range(len(found))):
-        gap = next(i for i in range(len(found) + 1) if i not in found)
-        raise CheckpointError(f"{where} numbers {len(found)} classes but has no class {gap}: 0, 1, 2, ... is expected")
-    return {index: found[index] for index in range(len(found))}
+    return in_order(found, where)
+
+
+def in_order(labels: Mapping[int, str], where: str) -> dict[int, str]:
+    """Raises CheckpointError unless the numbers are 0, 1, 2, ... without a gap."""
+    if gap := [index for index in range(len(labels)) if index not in labels]:
+        raise CheckpointError(
+            f"{where} numbers {len(labels)} classes but has no class {gap[0]}: 0, 1, 2, ... is expected"
+        )
+    return {index: labels[index] for index in range(len(labels))}
 
 
 def check_count(labels: Mapping[int, str], classes: int, where: str) -> None:
@@ -58,11 +67,11 @@ def numbered(classes: int) -> dict[int, str]:
 def _number(content: Any) -> dict[int, str]:
     """A list, {0: name} or {name: 0} as {0: name}; keys and values may be numbers in quotes."""
     if isinstance(content, list | tuple):
-        return {index: str(name) for index, name in enumerate(content)}
+        return _pairs(enumerate(content))
     if not isinstance(content, Mapping):
         raise TypeError(f"a list or a dictionary is expected, this is a {type(content).__name__}")
     if all(_is_number(key) for key in content):
-        return {int(key): str(name) for key, name in content.items()}
+        return _pairs(content.items())
     return _pairs((index, name) for name, index in content.items())
 
 
@@ -71,6 +80,8 @@ def _pairs(pairs: Iterable[tuple[Any, Any]]) -> dict[int, str]:
     for index, name in pairs:
         if int(index) in found:
             raise ValueError(f"class {index} is named twice")
+        if not isinstance(name, (str, int)):
+            raise TypeError(f"the name of class {index} is {name!r}, a text is expected")
         found[int(index)] = str(name)
     return found
 

@@ -44,6 +44,12 @@ class Layout:
     describe: Callable[[Weights, dict[str, Any] | None, Mapping[str, Any]], Description]
     #        (the weights, config.json if there is one, the user's arguments) -> what model they need
     model_types: tuple[str, ...] = ()  # of config.json
+    fields: tuple[str, ...] = ()  # any of which tells that a config.json without model_type is of this layout
+
+    def described_by(self, config: Mapping[str, Any]) -> bool:
+        if "model_type" in config:
+            return config["model_type"] in self.model_types
+        return any(name in config for name in self.fields)
 
     def rename(self, tensors: Mapping[str, Tensor]) -> Weights:
         """Every key is renamed, known to be unused, or listed as unknown."""
@@ -124,6 +130,7 @@ class Description:
     config: ModelConfig
     begin: dict[str, str] = field(default_factory=dict)  # pattern of names the file has nothing for -> what they hold
     notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)  # of what was guessed and may well be wrong
 
 
 @cache

@@ -7,40 +7,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tubelet.checkpoints import huggingface, videomae
+from tubelet.checkpoints import huggingface, own, videomae
 from tubelet.checkpoints.files import Contents
 from tubelet.checkpoints.fit import fit
-from tubelet.checkpoints.labels import Labels, check_count, numbered, read_labels
-from tubelet.checkpoints.layout import Description, Layout, Rename, Weights
+from tubelet.checkpoints.labels import Labels, check_count, in_order, numbered, read_labels
+from tubelet.checkpoints.layout import Description, Layout, Weights
 from tubelet.checkpoints.report import Report, name_some
 from tubelet.checkpoints.source import Source, find, read
 from tubelet.checkpoints.vit import stored_classes
 from tubelet.errors import CheckpointError, TubeletError
 from tubelet.models.base import VideoModel
-from tubelet.models.config import ModelConfig
+from tubelet.models.config import ARGUMENTS, ModelConfig
+from tubelet.models.fields import check
 from tubelet.models.registry import build_model
 
 HEAD = "head."  # where every model of the project has its classifier,
 SELECTORS = "plan."  # and the weights of its learned selectors
 
 
-def _describe_own(weights: Weights, config: dict[str, Any] | None, given: Mapping[str, Any]) -> Description:
-    if config is None:
-        raise CheckpointError("layout tubelet needs the config.json that was saved with the weights")
-    try:
-        made = ModelConfig.from_json(config)
-    except CheckpointError:
-        raise
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"config.json is not as tubelet writes it: {error}") from error
-    classes, stored = made.arguments.get("num_classes"), stored_classes(weights)
-    if classes is not None and stored is not None and classes != stored:
-        raise CheckpointError(f"config.json says {classes} classes, the classifier of the weights has {stored}")
-    return Description(made)
-
-
-OWN = Layout("tubelet", "saved by tubelet", (Rename("{any}", "{any}"),), (), _describe_own)
-LAYOUTS = {layout.name: layout for layout in (OWN, videomae.LAYOUT, huggingface.LAYOUT)}
+LAYOUTS = {layout.name: layout for layout in (own.LAYOUT, videomae.LAYOUT, huggingface.LAYOUT)}
 
 
 def list_layouts() -> list[str]:
@@ -71,41 +56,46 @@ def load_model(
             size: there they describe the model as it was trained, unless `position_grid` (t, h, w) does.
 
     Raises CheckpointError if nothing is there, or any key is absent, unknown or of a wrong shape; SpecError and
-    SelectionError on a selection that cannot be right. Warns if anything is random.
+    SelectionError on a selection that cannot be right. Warns if anything is random or guessed, or a config.json is
+    not used.
     """
     if layout != "auto" and layout not in LAYOUTS:
         raise CheckpointError(f"no layout {layout!r}; there are auto, {', '.join(LAYOUTS)}")
     if head not in ("stored", "new"):
         raise CheckpointError(f"head={head!r}: 'stored' or 'new'")
+    check(arguments, ARGUMENTS, "load_model was given arguments that cannot be")
     found = find(source)
     contents = read(found)
     chosen = _choose(layout, found, contents)
     weights = chosen.rename(contents.tensors)
     weights.unused.update(contents.unused)
-    description = chosen.describe(weights, _config_for(chosen, found), arguments)
-    config = description.config
-    if chosen.model_types and found.processor is not None:
-        description.notes += huggingface.read_processor(found.processor, config.preprocessing)
-    fresh = _decide_head(weights, description, head, arguments.get("num_classes"), found.name)
-    _override(config, arguments, select)
-    _name_classes(config, labels, fresh, found.name)
+    config_file, unread = _config_for(chosen, found)
     try:
+        description = chosen.describe(weights, config_file, arguments)
+        config = description.config
+        if chosen.model_types and found.processor is not None:
+            description.notes += huggingface.read_processor(found.processor, config.preprocessing)
+        fresh = _decide_head(weights, description, head, arguments.get("num_classes"), found.name)
+        _override(config, arguments, select)
+        _name_classes(config, labels, fresh, found.name)
         model = build_model(config)
     except TubeletError:
         raise
-    except (TypeError, ValueError, ZeroDivisionError, RuntimeError, KeyError, IndexError) as error:
+    except (TypeError, ValueError, ZeroDivisionError, RuntimeError, KeyError, IndexError, AttributeError) as error:
         raise CheckpointError(f"{found.name}: no model can be built from its configuration: {error}") from error
     if select is not None:  # a learned selector may be new to the weights, and theirs may not be wanted
         reason = f"of the saved selection; select={select!r} was asked for"
         weights.drop(SELECTORS + "{any}", reason, keep=model.state_dict())
         if not weights.any(SELECTORS + "{any}"):
             description.begin[SELECTORS + "{any}"] = "random: a learned selector, to be trained"
-    report = Report(found.name, chosen.name, notes=description.notes)
+    doubts = unread + description.warnings
+    report = Report(found.name, chosen.name, notes=description.notes + doubts)
     fit(model, weights, description, report)
     model.report = report
     if random := [name for name, how in report.new.items() if how.startswith("random")]:
-        text = f"{found.name} holds nothing for {name_some(random)}: random until trained"
-        warnings.warn(text, stacklevel=2)
+        doubts.append(f"the file holds nothing for {name_some(random)}: random until trained")
+    for text in doubts:
+        warnings.warn(f"{found.name}: {text}", stacklevel=2)
     return model
 
 
@@ -113,8 +103,8 @@ def _choose(layout: str, source: Source, contents: Contents) -> Layout:
     if layout != "auto":
         return LAYOUTS[layout]
     config = source.config or {}
-    if "format" in config:
-        return OWN
+    if own.LAYOUT.described_by(config) and not huggingface.LAYOUT.described_by(config):
+        return own.LAYOUT
     if "model_type" in config:
         known = [made for made in LAYOUTS.values() if config["model_type"] in made.model_types]
         if not known:
@@ -124,7 +114,7 @@ def _choose(layout: str, source: Source, contents: Contents) -> Layout:
             )
         return known[0]
     share = {made: len(contents.tensors) - len(made.rename(contents.tensors).unknown) for made in LAYOUTS.values()}
-    share.pop(OWN)
+    share.pop(own.LAYOUT)
     best = max(share, key=lambda made: share[made])
     if 2 * share[best] < len(contents.tensors):
         raise CheckpointError(
@@ -133,12 +123,12 @@ def _choose(layout: str, source: Source, contents: Contents) -> Layout:
     return best
 
 
-def _config_for(layout: Layout, source: Source) -> dict[str, Any] | None:
-    """config.json, if it is one that this layout can read."""
+def _config_for(layout: Layout, source: Source) -> tuple[dict[str, Any] | None, list[str]]:
+    """config.json, if it is one that this layout can read; and what to say if it is not."""
     config = source.config
-    if config is None or layout is OWN:
-        return config
-    return config if config.get("model_type") in layout.model_types else None
+    if config is None or layout is own.LAYOUT or layout.described_by(config):
+        return config, []
+    return None, [f"the config.json beside the weights is not used: it is none of layout {layout.name}"]
 
 
 def _decide_head(weights: Weights, description: Description, head: str, wanted: int | None, name: str) -> bool:
@@ -188,3 +178,4 @@ def _name_classes(config: ModelConfig, labels: Labels | None, fresh: bool, name:
         config.id2label = numbered(classes)
     else:
         check_count(config.id2label, classes, f"config.json of {name}")
+        config.id2label = in_order(config.id2label, f"config.json of {name}")

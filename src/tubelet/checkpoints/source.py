@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tubelet.checkpoints import own
 from tubelet.checkpoints.files import SUFFIXES, Contents, read_file, read_json
 from tubelet.checkpoints.report import name_some
 from tubelet.errors import CheckpointError
@@ -53,14 +54,18 @@ def default_model() -> str:
 
 def find(source: str | Path) -> Source:
     """Resolve what load_model was given. Raises CheckpointError, one sentence, if nothing is there."""
-    name, path = str(source), Path(source).expanduser()
-    if path.is_dir():
-        return in_folder(path, name)
-    if path.exists():
-        beside = path.parent / "config.json"
-        if path.name in WEIGHTS and beside.exists():
-            return in_folder(path.parent, name, path.name)
-        return Source(name, [path])
+    if not isinstance(source, (str, Path)) or source == "":
+        raise CheckpointError(
+            f"source {source!r}: a folder, a file, a hub id or the name of a packaged model is expected"
+        )
+    name, path = str(source), Path(source)
+    try:
+        path = path.expanduser()
+        exists, is_folder = path.exists(), path.is_dir()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a zero byte, no such user
+        raise CheckpointError(f"{name[:80]!r} cannot be a path: {getattr(error, 'strerror', None) or error}") from error
+    if exists:
+        return in_folder(path, name) if is_folder else in_folder(path.parent, name, path.name)
     if name in packaged_models():
         return in_folder(PACKAGED / name, name)
     if name in list_models():
@@ -124,15 +129,19 @@ def read(source: Source) -> Contents:
         raise CheckpointError(f"{source.name} lacks keys that its index lists: {name_some(lost)}")
     if not merged.tensors:
         raise CheckpointError(f"{source.name} holds no weights")
-    if source.config is None and "tubelet" in merged.metadata:  # model.safetensors without its folder
-        source.config = _from_metadata(merged.metadata["tubelet"], source.name)
+    if "tubelet" in merged.metadata:
+        header = _from_metadata(merged.metadata["tubelet"], source.name)
+        if source.config is None:  # model.safetensors without its folder
+            source.config = header
+        else:
+            own.compare(source.config, header, source.name)
     return merged
 
 
 def _from_metadata(text: str, name: str) -> dict[str, Any]:
     try:
         return dict(json.loads(text))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{name} has a configuration in its header that cannot be read: {error}") from error
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tubelet.checkpoints.layout import Description, Layout, Rename, Weights
-from tubelet.checkpoints.vit import finish, infer_arguments, learned_grid, released_preprocessing
+from tubelet.checkpoints.vit import finish, guesses, infer_arguments, learned_grid, released_preprocessing
 from tubelet.models.config import ModelConfig
 
 TRUNK = (
@@ -40,6 +40,7 @@ def describe(weights: Weights, config: dict[str, Any] | None, given: Mapping[str
         ModelConfig("videomae", "vit", arguments, position_grid=grid, preprocessing=released_preprocessing(arguments)),
         given,
     )
+    description.warnings += guesses(weights, arguments, given)
     description.notes.append(
         f"not in the file: {arguments['heads']} heads, {arguments['frames']} frames, size {arguments['size']}, "
         "stride 4, ImageNet mean and deviation"

@@ -61,6 +61,22 @@ def infer_arguments(weights: Weights, given: Mapping[str, Any]) -> dict[str, Any
     return arguments
 
 
+def guesses(weights: Weights, arguments: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """What infer_arguments could not know, in words for a warning."""
+    found = []
+    if "heads" not in given:
+        found.append(
+            f"nothing says how many heads the attention has: {arguments['heads']} are taken, as in the released model "
+            f"of width {arguments['dim']}; with another number all answers are wrong: give heads="
+        )
+    if not arguments["qkv_bias"] and "qkv_bias" not in given:
+        found.append(
+            "there are no biases of query and value, as in a model made without them; all released VideoMAE files have "
+            "some, and some versions of transformers lose them when they save: give qkv_bias=False if that is right"
+        )
+    return found
+
+
 def learned_grid(weights: Weights, arguments: Mapping[str, Any]) -> tuple[int, int, int] | None:
     """The grid of a learned position table: that of the arguments, or square frames. None: the table is not learned."""
     if arguments["positions"] != "learned":

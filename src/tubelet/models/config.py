@@ -22,6 +22,7 @@ from tubelet.models.fields import (
     check,
     check_names,
     either,
+    one_of,
     row,
 )
 
@@ -32,7 +33,8 @@ FIELDS = {
     "preprocessing": TABLE, "views": row(COUNT, 2), "id2label": LABELS, "released_options": TABLE,
 }  # fmt: skip
 PREPROCESSING = {
-    "frames": COUNT, "stride": COUNT, "size": SIZE, "mean": row(NUMBER, 3), "std": row(POSITIVE, 3), "sampling": TEXT,
+    "frames": COUNT, "stride": COUNT, "size": SIZE, "mean": row(NUMBER, 3), "std": row(POSITIVE, 3),
+    "sampling": one_of(("uniform", "dense", "k400", "ssv2")),
 }  # fmt: skip
 # Of the models' constructors; load_model's are checked by it too.
 ARGUMENTS = {
