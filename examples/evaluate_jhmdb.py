@@ -32,6 +32,7 @@ from jhmdb_clips import FRAMES, MEAN, SIZE, STD, STRIDE
 from train_jhmdb import ARCHITECTURE
 
 import tubelet
+from tubelet.checkpoints.own import all_arguments
 from tubelet.inference import classify
 from tubelet.models.config import ModelConfig, Preprocessing
 
@@ -51,6 +52,7 @@ def pack(run: Path, weights: Path, data: Path, views: str, results: dict[str, An
         views=counts(views),
         id2label=dict(enumerate((data / "classes.txt").read_text().split())),
     )
+    config.arguments = all_arguments(config)
     (weights / "config.json").write_text(json.dumps(config.to_json(), indent=2) + "\n")
     settings = json.loads((run / "settings.json").read_text())
     log = [json.loads(line) for line in (run / "train.jsonl").read_text().splitlines()]
