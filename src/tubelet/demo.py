@@ -73,7 +73,7 @@ def _show(subject: Subject, dense: VideoModel, pruned: VideoModel, out: Path) ->
         [name, _labels(answer), f"{count}", f"{answer.gmacs:.2f}", f"{ms:.0f}"]
         for name, answer, count, ms in zip(("dense", "pruned"), answers, tokens, milliseconds, strict=True)
     ]
-    header = ["", "best labels", "tokens, all blocks", "GMACs", "ms"]
+    header = ["", "best labels", "tokens a view, all blocks", "GMACs a view", "ms a view"]
     print_table("llrrr", header, rows, f"{subject.path.name}: {subject.says}")
     for warning in answers[0].warnings:
         print(warning)

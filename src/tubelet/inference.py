@@ -124,8 +124,10 @@ def classify(
         name: of the model, for the answer.
         advance: called with the number of views done, for a progress bar.
 
-    Raises VideoError if the file yields no frame.
+    Raises VideoError if the file yields no frame, TubeletError for options that are not allowed.
     """
+    if topk < 1:
+        raise TubeletError(f"topk must be at least 1, got {topk}")
     config = model.config
     views = views or config.views
     clips = clips_for(model, path, views=views, backend=backend)

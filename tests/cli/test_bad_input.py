@@ -62,10 +62,15 @@ CASES = {  # the words of the command line: what the sentence must name
     "classify clip.mp4 --model model --views 5": "'5' is not CLIPSxCROPS",
     "classify clip.mp4 --model model --views 0x1": "'0x1' is not CLIPSxCROPS",
     "classify clip.mp4 --model model --views 1x2": "crops must be 1 or 3",
+    "classify clip.mp4 --model model --views 5x2": "crops must be 1 or 3, got '5x2'",
+    "classify clip.mp4 --model model --views 1001x1": "clips must be at most 1000, got '1001x1'",
+    "classify clip.mp4 text.mp4 --model model --views 1x2": "argument --views: crops",  # once, not for each video
     "classify clip.mp4 --model model --topk 0": "'0' is not a whole number",
     "classify clip.mp4 --model model --device tpu": "'tpu'",
     "classify clip.mp4 --model model --device cuda:77": "use cpu",
     "classify clip.mp4 --model model --threads -1": "--threads",
+    "classify clip.mp4 --model model --threads 100000": "'100000' is not a whole number from 1 to 1024",
+    "bench --model model --threads 100000": "from 1 to 1024",
     "visualize missing.mp4 --model model --select sta:r=1 --out kept.png": "missing.mp4",
     "visualize text.mp4 --model model --select sta:r=1 --out kept.png": "text.mp4",
     "visualize clip.mp4 --model model --select none --out kept.png": "drops no token",
@@ -109,6 +114,41 @@ def test_one_sentence_and_status_2(words: str, folder: Path, run):
     assert len(lines) == words.count("empty.mp4 text.mp4 missing.mp4") * 2 + 1  # each of several files gets its own
     assert all(line.startswith("tubelet: ") for line in lines)
     assert not (folder / "kept.png").exists() and not (folder / "target").exists()
+
+
+def test_an_empty_path_is_not_the_current_folder(folder: Path, run):
+    for words in (["classify", ""], ["visualize", "", "--select", "sta:r=1", "--out", "kept.png"]):
+        done = run(*words, "--model", "model")
+        assert done.status == 2 and done.out == "" and done.err.startswith("tubelet: the path is empty")
+
+
+def test_the_video_is_not_drawn_over_under_another_name(folder: Path, run):
+    (folder / "other.mp4").hardlink_to(folder / "clip.mp4")
+    content = (folder / "clip.mp4").read_bytes()
+    done = run("visualize", "clip.mp4", "--model", "model", "--select", "sta:r=4", "--out", "other.mp4")
+    assert done.status == 2 and "other.mp4: it is the video itself" in done.err
+    assert (folder / "clip.mp4").read_bytes() == content
+
+
+def test_a_folder_that_cannot_be_written_to_is_said_before_the_work(folder: Path, run, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    monkeypatch.setattr("tubelet.inference.open_model", lambda *_, **__: pytest.fail("the work began"))
+    done = run("visualize", "clip.mp4", "--model", "model", "--select", "sta:r=1", "--out", "novideos/kept.png")
+    assert done.status == 2 and "cannot draw to novideos/kept.png: no permission" in done.err
+
+
+def test_a_path_without_permission_stops_no_other_video(folder: Path, run, monkeypatch: pytest.MonkeyPatch):
+    def refused(path: Path) -> bool:
+        if path.name == "secret":
+            raise PermissionError(13, "Permission denied", str(path))
+        return False
+
+    monkeypatch.setattr(Path, "is_dir", refused)
+    from tubelet.cli.classify import find_videos
+
+    (bad, problem), (good, none) = find_videos(["secret", "clip.mp4"])
+    assert (bad, good, none) == ("secret", "clip.mp4", None)
+    assert str(problem) == "secret: cannot be read (Permission denied)"
 
 
 def test_no_traceback_from_the_real_command(folder: Path):

@@ -1,6 +1,8 @@
 """`tubelet classify` and the Python function behind it."""
 
+import io
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,8 @@ import torch
 import tubelet
 from tests.cli.conftest import LABELS
 from tests.data.videos import render_video
+from tubelet import inference
+from tubelet.cli import main
 from tubelet.data import load_clips
 from tubelet.inference import UNLIKELY, classify, clips_for, device_of, open_model
 
@@ -76,6 +80,7 @@ def test_each_of_several_videos_is_answered(run, model: Path, clip: Path, tmp_pa
     shutil.copy(clip, tmp_path / "b.mp4")
     shutil.copy(clip, tmp_path / "a.mp4")
     (tmp_path / "notes.txt").touch()
+    (tmp_path / "._a.mp4").touch()  # hidden: left by some systems, and no video
     done = run("classify", tmp_path, clip, "--model", model, "--json")
     assert done.status == 0
     assert [answer["video"] for answer in done.json] == [str(tmp_path / "a.mp4"), str(tmp_path / "b.mp4"), str(clip)]
@@ -109,6 +114,41 @@ def test_views_run_a_few_at_a_time(model: Path, clip: Path):
     advanced: list[int] = []
     answer = classify(open_model(model), clip, views=(2, 3), advance=advanced.append)
     assert advanced == [4, 2] and answer.views == (2, 3)
+
+
+def test_the_seconds_of_decoding_and_of_the_model_are_told_apart(model: Path, clip: Path, monkeypatch):
+    opened, clock = open_model(model), [0.0]
+    load, scores = inference.load_clips, inference.view_scores
+
+    def slow_load(*positional, **named):
+        return replace(load(*positional, **named), seconds=1.0)
+
+    def slow_scores(*positional):
+        clock[0] += 2
+        return scores(*positional)
+
+    monkeypatch.setattr(inference, "load_clips", slow_load)
+    monkeypatch.setattr(inference, "view_scores", slow_scores)
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    seconds = classify(opened, clip).seconds
+    assert (seconds.decode, seconds.model) == (1.0, 2.0)
+
+
+@pytest.mark.parametrize("topk", [0, -1])
+def test_at_least_one_class_is_asked_for(model: Path, clip: Path, topk: int):
+    with pytest.raises(tubelet.TubeletError, match=f"topk must be at least 1, got {topk}"):
+        classify(open_model(model), clip, topk=topk)
+
+
+def test_names_that_standard_output_cannot_encode(run, model: Path, clip: Path, tmp_path: Path, monkeypatch):
+    path = tmp_path / "\u00e9.mp4"
+    shutil.copy(clip, path)
+    done = run("classify", path, "\udcff.mp4", "--model", model, "--json")  # a byte that is no UTF-8
+    assert done.out.isascii() and [answer["video"] for answer in done.json] == [str(path), "\udcff.mp4"]
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", out)
+    assert main(["classify", str(path), "--model", str(model)]) == 0
+    assert b"\\xe9.mp4" in out.buffer.getvalue()  # type: ignore[attr-defined]
 
 
 def test_a_low_score_is_called_unlikely(run, model: Path, clip: Path):

@@ -6,12 +6,13 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+import torch
 
 import tubelet
+from tests.tiny import tiny
 from tubelet.cli import COMMANDS, main
 from tubelet.cli.app import parser_of
 from tubelet.selection.spec import parse
@@ -130,15 +131,47 @@ def test_interrupted_is_130_in_one_line(run, monkeypatch: pytest.MonkeyPatch):
     assert done.status == 130 and done.out == "" and done.err == "tubelet: interrupted\n"
 
 
-def test_the_signal_of_control_c():
-    words = ["bench", "--model", "videomae_base", "--runs", "1000", "--json"]
-    code = f"import sys; from tubelet.cli import main; print('ready', flush=True); sys.exit(main({words}))"
+def test_the_signal_of_control_c(model: Path):
+    words = ["bench", "--model", str(model), "--runs", "1000000", "--json"]
+    code = f"import sys; from tubelet.cli import main, output; output.Steps.EVERY = 0; sys.exit(main({words}))"
     running = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert running.stdout is not None and running.stdout.readline() == "ready\n"
-    time.sleep(1)  # torch is being imported, or the rounds run
+    assert running.stderr is not None and "of 1000001 rounds" in running.stderr.readline()  # the work has begun
     running.send_signal(signal.SIGINT)
-    out, err = running.communicate(timeout=60)
-    assert (running.returncode, out, err) == (130, "", "tubelet: interrupted\n")
+    out, err = running.communicate(timeout=300)
+    assert (running.returncode, out, err.splitlines()[-1]) == (130, "", "tubelet: interrupted")
+
+
+def test_control_c_while_torch_is_imported():
+    """torch's C code imports numpy and drops whatever is raised there."""
+    code = """
+import os, signal, sys
+from tubelet.cli import main
+
+class Press:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("numpy.exceptions", "numpy.core.multiarray") and "torch" in sys.modules:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Press())
+sys.exit(main(["flops", "--model", "videomae_small"]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "tubelet: interrupted\n")
+
+
+def test_control_c_is_as_before_once_torch_is_there(run):
+    before = signal.getsignal(signal.SIGINT)
+    run("models", "*base")
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_the_option_for_threads_sets_those_of_torch(run, clip: Path, model: Path):
+    before = torch.get_num_threads()
+    try:
+        assert run("classify", clip, "--model", model, "--threads", before + 1).status == 0
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_reader_that_has_enough_is_no_error():
@@ -172,3 +205,13 @@ def test_debugging_shows_where(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TUBELET_DEBUG", "1")
     with pytest.raises(ValueError):
         main(["models"])
+
+
+@pytest.mark.filterwarnings("default")  # as outside of the tests, where it is no error
+def test_a_warning_of_the_library_is_one_line(tmp_path, capsys):
+    """A file of weights alone does not say how many heads: what is guessed is said, without a path of the source."""
+    torch.save({"module": tiny(dim=384, heads=6, depth=3).state_dict()}, tmp_path / "weights.pth")
+    assert main(["convert", str(tmp_path / "weights.pth"), str(tmp_path / "out")]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert any(line.startswith("tubelet: warning:") and "heads" in line for line in lines)
+    assert not any("UserWarning" in line for line in lines)

@@ -1,5 +1,6 @@
 """`python -m tubelet.demo`, with a tiny model in the place of the packaged one."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 import tubelet.demo as demo
 from tests.cli.conftest import LABELS
 from tubelet.data import open_video
+from tubelet.inference import Label
 
 
 @pytest.fixture(autouse=True)
@@ -64,3 +66,40 @@ def test_the_drawn_figure_moves_its_arm():
     rows, columns = moved.nonzero(as_tuple=True)
     assert rows.float().mean() < 100 and columns.float().mean() > 165  # above, on one side
     assert "wave" in LABELS  # so that the class that fits exists
+
+
+def test_more_and_fewer_are_not_mixed_up():
+    assert demo._change(200, 150, "fewer") == "25% fewer"
+    assert demo._change(200, 250, "less") == "25% more"
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "words"), [((0.2, 0.1), "in 50% less time"), ((0.1, 0.2), "in 100% more time")]
+)
+@pytest.mark.parametrize(("labels", "verdict"), [("aa", "the same label"), ("ab", "another label")])
+def test_the_words_follow_the_numbers(
+    capsys, clip: Path, tmp_path: Path, monkeypatch, milliseconds, words, labels, verdict
+):
+    dense, pruned = demo.open_model(select="none"), demo.open_model(select=demo.SELECT)
+    classify = demo.classify
+
+    def answer(model, path, **named):
+        best = labels[0] if model is dense else labels[1]
+        return replace(classify(model, path, **named), labels=(Label(best, 0.9),))
+
+    monkeypatch.setattr(demo, "classify", answer)
+    monkeypatch.setattr(demo, "interleaved", lambda *_: [[seconds] for seconds in milliseconds])
+    monkeypatch.setattr(demo, "visualize", lambda *_: None)
+    demo._show(demo.Subject(clip, "a clip", ()), dense, pruned, tmp_path)
+    out = capsys.readouterr().out
+    assert words in out and verdict in out
+    assert all(header in out for header in ("tokens a view", "GMACs a view", "ms a view"))
+    rows = [line.split() for line in out.splitlines() if line.strip().startswith(("dense", "pruned"))]
+    assert [row[-1] for row in rows] == [f"{1000 * seconds:.0f}" for seconds in milliseconds]
+
+
+@pytest.mark.parametrize(("label", "verdict"), [("wave", "right"), ("run", "wrong")])
+def test_right_and_wrong_are_not_mixed_up(clip: Path, label: str, verdict: str):
+    given = replace(demo.classify(demo.open_model(select="none"), clip), labels=(Label(label, 0.9),))
+    subject = demo.Subject(clip, "a figure waves", ("wave",))
+    assert demo._fit(subject, given, LABELS).endswith(f"'wave': the answer is {verdict}.")

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 
@@ -65,6 +67,44 @@ def test_a_file_cut_short_is_sampled_from_what_it_has(render):
 
 
 @pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("a.mkv", "libx264", {"bf": "3"}),
+        ("a.flv", "libx264", {"bf": "0"}),
+        ("a.avi", "mpeg4", {}),
+        ("b.avi", "libx264", {"bf": "3"}),
+        ("a.webm", "libvpx", {}),
+    ],
+)
+def test_a_duration_in_the_header_tells_about_how_many_frames_are_missing(render, name, codec, options):
+    path = render(name, 200, codec=codec, options={"g": "12", **options}, size=(96, 192))
+    assert load_clips(path, frames=4, size=16).warnings == ()
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 6 // 10])
+    clips = load_clips(path, frames=4, size=16)
+    found = re.fullmatch(rf"{path}: about (\d+) of (\d+) frames are missing; the (\d+) that .*", clips.warnings[0])
+    assert found and abs(int(found[2]) - 200) <= 4 and int(found[1]) + int(found[3]) == int(found[2])
+
+
+def test_the_last_frame_of_a_variable_rate_may_be_shown_for_long(render):
+    path = render("a.mkv", 8, stamps=[0, 1, 2, 3, 50, 51, 90, 100])
+    assert load_clips(path, frames=4, size=16).warnings == ()
+
+
+def test_seconds_are_without_the_import_of_a_backend(render, monkeypatch):
+    clock = [0.0]
+
+    def slow_import():
+        clock[0] += 1
+        return "not here"
+
+    monkeypatch.setattr("tubelet.data.torchcodec.import_error", slow_import)
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    assert load_clips(render("a.mp4", 3), frames=2, size=16).seconds == 0
+    assert clock == [1]
+
+
+@pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"views": (1, 2)}, "crops must be 1 or 3, got 2"),
@@ -87,6 +127,7 @@ def test_list_videos(tmp_path, render):
     second, first = render("b.mp4", 1), render("a.MKV", 1)
     (tmp_path / "notes.txt").write_text("notes")
     (tmp_path / "folder.mp4").mkdir()
+    (tmp_path / ".hidden.mp4").touch()
     assert list_videos(tmp_path) == [first, second]
     assert list_videos(str(second)) == [second]
     assert list_videos(tmp_path / "notes.txt") == [tmp_path / "notes.txt"]  # a file that is named is tried

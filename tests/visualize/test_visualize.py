@@ -1,6 +1,7 @@
 """Pictures of the tokens kept: what was drawn is read back and compared with what the model kept."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,50 @@ def test_a_sheet_has_a_row_a_step_and_a_column_a_slot(clip: Path, tmp_path: Path
         part = row[:, left : left + 224].mean(-1).unfold(0, cell, cell).unfold(1, cell, cell)
         levels[t] = part.mean((-1, -2))
     assert levels[mask].min() > levels[~mask].max()
+
+
+def test_each_row_of_a_sheet_has_the_mask_of_its_own_step():
+    frames = torch.full((4, 64, 64, 3), 200, dtype=torch.uint8)
+    masks = [torch.zeros(2, 2, 2, dtype=torch.bool) for _ in range(3)]
+    for i, mask in enumerate(masks):
+        mask.view(2, 4)[:, : 3 - i] = True  # of four cells 3, 2, 1
+    sheet = contact_sheet(frames, [step(mask) for mask in masks], ["model", "spec"], [0, 1, 2, 3])[0]
+    row = draw.LINE_HEIGHT + 2 * draw.MARGIN + 64
+    for i, mask in enumerate(masks):
+        top = sheet.shape[0] - (3 - i) * row + draw.LINE_HEIGHT + draw.MARGIN
+        cells = sheet[top : top + 64, draw.MARGIN : draw.MARGIN + 64].float().mean(-1)
+        bright = cells.unfold(0, 32, 32).unfold(1, 32, 32).mean((-1, -2)) > 150
+        assert torch.equal(bright, mask[0])
+
+
+def test_a_sheet_has_the_time_of_its_frame_above_each_column():
+    frames = torch.zeros(4, 64, 64, 3, dtype=torch.uint8)
+    frames[2:] = 90
+    steps = [step(torch.ones(2, 2, 2, dtype=torch.bool))]
+    sheet = contact_sheet(frames, steps, ["m", "s"], [0.25, 1.0, 7.5, 9.0])[0]
+    below = 2 * (draw.LINE_HEIGHT + 2 * draw.MARGIN + 64)  # the input's row and that of the step
+    clock = sheet[: sheet.shape[0] - below]
+    for column, time in enumerate(["0.25 s", "7.50 s"]):
+        left = draw.MARGIN + column * (64 + draw.MARGIN)
+        dots = (clock[-draw.LINE_HEIGHT - draw.MARGIN :, left : left + 64] == torch.tensor(draw.FAINT)).all(-1)
+        text = font.text(time, draw.TEXT_SCALE)
+        assert torch.equal(dots[2 : 2 + text.shape[0], : text.shape[1]], text)
+        assert sheet[-draw.MARGIN - 60, left + 5].tolist() == [90 * column] * 3
+
+
+def test_frames_are_drawn_in_order_and_in_their_colours(tmp_path: Path):
+    """A clip that turns from red to blue, each frame a little more."""
+    share = torch.linspace(0, 1, 16).view(16, 1, 1, 1).expand(16, 64, 64, 1)
+    colours = torch.cat([220 * (1 - share), torch.full_like(share, 60), 220 * share], dim=-1)
+    write_video(tmp_path / "clip.mp4", colours.round().byte(), fps=25)
+    model = tiny(select=SELECT)
+    model.config.preprocessing = replace(model.config.preprocessing, frames=16, stride=1)
+    visualize(model, tmp_path / "clip.mp4", tmp_path / "kept.mp4")
+    with open_video(tmp_path / "kept.mp4") as video:
+        frames = video.read(range(16))
+    top = frames.shape[1] - draw.MARGIN - 224
+    panel = frames[:, top + 80 : top + 120, draw.MARGIN + 80 : draw.MARGIN + 120].float().mean((1, 2))  # the input
+    assert (panel - colours[:, 0, 0]).abs().max() < 25
 
 
 def test_many_slots_and_many_steps_fit():

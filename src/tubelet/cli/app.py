@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib import import_module
 from types import ModuleType
@@ -48,6 +52,9 @@ class Parser(argparse.ArgumentParser):
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command line, `sys.argv` if none is given, and return its exit status."""
     words = list(sys.argv[1:] if words is None else words)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a name of a file may hold what the stream cannot encode
+            stream.reconfigure(errors="backslashreplace")
     return guarded(lambda: _dispatch(words))
 
 
@@ -98,7 +105,34 @@ def _dispatch(words: list[str]) -> int:
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise UsageError(f"no command {command!r}; there are {', '.join(COMMANDS)}{hint}")
     arguments = parser_of(command).parse_args(rest)
-    return _module_of(command).run(arguments)
+    with _ended_by_control_c():
+        import_module("torch")  # all commands need it
+    with warnings.catch_warnings():  # which puts back what shows a warning
+        warnings.showwarning = _warn
+        return _module_of(command).run(arguments)
+
+
+def _warn(message: Warning | str, *where: object, **more: object) -> None:
+    """A warning of the library is a sentence for the user, too."""
+    print("tubelet: warning:", " ".join(str(message).split()), file=sys.stderr)
+
+
+@contextmanager
+def _ended_by_control_c() -> Iterator[None]:
+    """Control-C ends the process at once: within `import torch` a KeyboardInterrupt is lost, C code there drops it."""
+
+    def end(*_: object) -> None:
+        os._exit(_fail("interrupted", INTERRUPTED))
+
+    usual = signal.getsignal(signal.SIGINT)
+    if usual is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
 
 
 def _top(words: list[str]) -> int:

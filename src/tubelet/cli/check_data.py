@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true", help="open each video but decode only its first frame")
     usual = os.cpu_count() or 1
     parser.add_argument(
-        "--workers", type=options.whole(), default=usual, metavar="N", help=f"processes (default: {usual})"
+        "--workers", type=options.whole(most=1024), default=usual, metavar="N", help=f"processes (default: {usual})"
     )
     options.add_json(parser)
 

@@ -11,14 +11,17 @@ if TYPE_CHECKING:
     from tubelet.models.base import VideoModel
 
 MODEL_HELP = "a folder saved by tubelet, a checkpoint, a Hugging Face name, or a packaged model"
+MOST_THREADS = 1024  # far more, and the threads' own library ends the process
+MOST_CLIPS = 1000
 
 
-def whole(least: int = 1):
-    """The type of a whole number that is at least `least`."""
+def whole(least: int = 1, most: int | None = None):
+    """The type of a whole number that is at least `least` and at most `most`."""
 
     def parse(text: str) -> int:
-        if not re.fullmatch(r"\d+", text) or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+        if not re.fullmatch(r"\d{1,18}", text) or int(text) < least or (most is not None and int(text) > most):
+            allowed = f"of at least {least}" if most is None else f"from {least} to {most}"
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number {allowed}")
         return int(text)
 
     return parse
@@ -26,10 +29,14 @@ def whole(least: int = 1):
 
 def views(text: str) -> tuple[int, int]:
     """ "5x3" -> (5, 3)."""
-    if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", text):
+    if not re.fullmatch(r"[1-9]\d{0,8}x[1-9]\d{0,8}", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not CLIPSxCROPS, such as 1x1 or 5x3")
-    clips, crops = text.split("x")
-    return int(clips), int(crops)
+    clips, crops = map(int, text.split("x"))
+    if crops not in (1, 3):
+        raise argparse.ArgumentTypeError(f"crops must be 1 or 3, got {text!r}")
+    if clips > MOST_CLIPS:
+        raise argparse.ArgumentTypeError(f"clips must be at most {MOST_CLIPS}, got {text!r}")
+    return clips, crops
 
 
 def size(text: str) -> int | tuple[int, int]:
@@ -47,7 +54,8 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 def add_device(parser: argparse.ArgumentParser, threads: int | None = None) -> None:
     parser.add_argument("--device", default="cpu", metavar="D", help="cpu (default), cuda or cuda:1")
     usual = threads or "all"
-    parser.add_argument("--threads", type=whole(), default=threads, metavar="N", help=f"of the CPU (default: {usual})")
+    count = whole(most=MOST_THREADS)
+    parser.add_argument("--threads", type=count, default=threads, metavar="N", help=f"of the CPU (default: {usual})")
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:

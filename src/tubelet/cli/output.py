@@ -25,11 +25,11 @@ def note(message: object) -> None:
 
 
 def print_json(value: Any) -> None:
-    """A list has an item a line, anything else a field a line."""
+    """A list has an item a line, anything else a field a line; all in ASCII, whatever standard output can encode."""
     if isinstance(value, list):
-        print("[" + ",".join("\n" + json.dumps(item, ensure_ascii=False) for item in value) + "\n]")
+        print("[" + ",".join("\n" + json.dumps(item) for item in value) + "\n]")
     else:
-        print(json.dumps(value, indent=2, ensure_ascii=False))
+        print(json.dumps(value, indent=2))
 
 
 def print_table(columns: str, header: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
@@ -57,7 +57,7 @@ class JsonList:
     def add(self, value: Any) -> None:
         if self.wanted:
             start = ",\n" if self.count else "[\n"
-            print(start, json.dumps(value, ensure_ascii=False), sep="", end="", flush=True)
+            print(start, json.dumps(value), sep="", end="", flush=True)
             self.count += 1
 
     def __enter__(self) -> JsonList:

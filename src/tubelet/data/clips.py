@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from tubelet.data import transforms
 from tubelet.data.sampling import sample
-from tubelet.data.video import VideoInfo, VideoReader, open_video
+from tubelet.data.video import VideoInfo, VideoReader, reader_of
 from tubelet.errors import TubeletError, VideoError
 
 VIDEO_SUFFIXES = (
@@ -67,12 +68,13 @@ def load_clips(
 
     Raises VideoError, one sentence, if the file yields no frame; TubeletError for options that are not allowed.
     """
+    open_reader = reader_of(backend)  # before the clock starts: importing a back-end takes a second or two
     began = time.perf_counter()
     clips, crops = views
     if crops not in (1, 3):
         raise TubeletError(f"crops must be 1 or 3, got {crops}")
     height, width = transforms.height_width(size)
-    with open_video(path, backend=backend) as reader:
+    with open_reader(path) as reader:
         choose = partial(sample, sampling, frames=frames, stride=stride, clips=clips)
         readable: list[int] | None = None
         chosen = _frames_of(reader, choose(len(reader.timeline)), None)
@@ -104,24 +106,33 @@ def missing_warning(info: VideoInfo, readable: int) -> tuple[str, ...]:
     """One sentence if fewer frames can be read than the file declares, else nothing."""
     if readable == info.declared:
         return ()
-    missing = info.declared - readable
+    missing = ("about " if info.about else "") + str(info.declared - readable)
     return (f"{info.path}: {missing} of {info.declared} frames are missing; the {readable} that can be read are used",)
 
 
 def list_videos(path: str | Path) -> list[Path]:
-    """A file -> itself; a folder -> its videos (by suffix, not those of its folders), sorted.
+    """A file -> itself; a folder -> its videos (by suffix, no hidden ones, not those of its folders), sorted.
 
-    Raises TubeletError if nothing is there, or no video in the folder.
+    Raises TubeletError if nothing is there, it cannot be read, or no video is in the folder.
     """
+    if not os.fspath(path):  # which would be the current folder
+        raise TubeletError("the path is empty; a video or a folder of videos is needed")
     path = Path(path)
-    if path.is_dir():
-        videos = sorted(file for file in path.iterdir() if file.suffix.lower() in VIDEO_SUFFIXES and file.is_file())
-        if not videos:
-            raise TubeletError(f"{path}: no video in this folder; looked for {' '.join(VIDEO_SUFFIXES)}")
-        return videos
-    if not path.exists():
-        raise TubeletError(f"{path}: no such file or folder; a video or a folder of videos is needed")
+    try:
+        if path.is_dir():
+            videos = sorted(file for file in path.iterdir() if _is_video(file))
+            if not videos:
+                raise TubeletError(f"{path}: no video in this folder; looked for {' '.join(VIDEO_SUFFIXES)}")
+            return videos
+        if not path.exists():
+            raise TubeletError(f"{path}: no such file or folder; a video or a folder of videos is needed")
+    except OSError as error:
+        raise TubeletError(f"{path}: cannot be read ({error.strerror})") from None
     return [path]
+
+
+def _is_video(path: Path) -> bool:
+    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
 def _frames_of(reader: VideoReader, clips: list[list[int]], readable: list[int] | None) -> list[list[int]]:

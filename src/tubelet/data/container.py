@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 import av
 from av.container import InputContainer
@@ -24,6 +25,10 @@ CONTAINERS = (
     "yuv4mpegpipe", "png_pipe", "jpeg_pipe", "webp_pipe", "bmp_pipe",
     "mp3", "wav", "flac", "aac",  # to say that they hold no video
 )  # fmt: skip
+
+# Containers whose header has the duration, or the number of frames; of others FFmpeg guesses it by what is there.
+WITH_DURATION = ("matroska,webm", "avi", "flv")
+FEW = 2.5  # frames that rounded times may make up
 
 # Containers that do not store when a frame is shown; FFmpeg guesses, wrongly where there are B-frames or after a seek.
 WITHOUT_PRESENTATION_TIMES = ("avi", "mpeg", "h264", "hevc", "m4v", "mpegvideo")
@@ -81,3 +86,24 @@ def list_frames(container: InputContainer, stream: VideoStream, path: str) -> Ti
         raise VideoError(f"{path}: its video stream holds no frame")
     rate = float(stream.average_rate) if stream.average_rate else None
     return build_timeline(listed, time_base=float(stream.time_base or 1), rate=rate, stored_order=stored_order)
+
+
+def missing_at_the_end(container: InputContainer, stream: VideoStream, timeline: Timeline) -> int:
+    """About how many frames the file lacks by the duration in its header; 0 where that is not known or hardly differs.
+
+    The longest time between two frames is the measure: where the rate varies, the last frame may be shown for long.
+    """
+    name, seconds = container.format.name, timeline.seconds()
+    if name not in WITH_DURATION or len(timeline) < 2 or not (timeline.seekable or name == "avi"):
+        return 0
+    tag = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))  # of Matroska
+    if tag:
+        promised = 3600 * int(tag[1]) + 60 * int(tag[2]) + float(tag[3])
+    elif name == "avi":  # its duration is what the file has
+        promised = stream.frames * timeline.time_base
+    elif container.duration is not None and len(container.streams) == 1:  # otherwise it may be that of the sound
+        promised = container.duration / av.time_base
+    else:
+        return 0
+    lacking = promised - int(timeline.stamps[-1]) * timeline.time_base - 1 / timeline.fps
+    return round(lacking * timeline.fps) if lacking > FEW * float(seconds.diff().max()) else 0

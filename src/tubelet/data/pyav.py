@@ -12,7 +12,7 @@ from av.video.frame import VideoFrame
 from torch import Tensor
 
 from tubelet.data.colour import FULL_RANGE, RGBConverter
-from tubelet.data.container import DECODE_ERRORS, first_video_stream, list_frames, open_container
+from tubelet.data.container import DECODE_ERRORS, first_video_stream, list_frames, missing_at_the_end, open_container
 from tubelet.data.video import FrameTransform, VideoInfo
 from tubelet.errors import TubeletError, VideoError
 
@@ -101,10 +101,11 @@ class PyAVReader:
         turned = round(frame.rotation / 90) % 2 == 1
         # An AVI header also counts the frames that were dropped on recording, which are no loss.
         declared = 0 if self._container.format.name == "avi" else stream.frames
+        late = 0 if declared else missing_at_the_end(self._container, stream, timeline)
         return VideoInfo(
             path=self.path,
             frames=len(timeline),
-            declared=max(declared, len(timeline)),
+            declared=max(declared, len(timeline) + late),
             fps=timeline.fps,
             duration=timeline.duration,
             width=frame.height if turned else frame.width,
@@ -115,6 +116,7 @@ class PyAVReader:
             variable=timeline.variable,
             full_range=int(frame.color_range) == FULL_RANGE,
             backend="pyav",
+            about=late > 0,
         )
 
     def _decode_from(self, key: int) -> Iterator[Picture]:

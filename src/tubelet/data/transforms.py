@@ -62,11 +62,6 @@ def short_side(frames: Tensor, size: Size) -> Tensor:
     return resize(frames, covering_size(frames.shape[1], frames.shape[2], size))
 
 
-def center_crop(frames: Tensor, size: Size) -> Tensor:
-    """(T, H, W, 3) -> (T, h, w, 3)."""
-    return crops(frames, size, 1)[0]
-
-
 def crops(frames: Tensor, size: Size, count: int) -> list[Tensor]:
     """1 crop: the centre; 3 crops: both ends and the centre along the long side. Each (T, h, w, 3).
 

@@ -25,6 +25,7 @@ class VideoInfo:
 
     frames:    frames that the container lists, not decoded for that; a damaged file may yield fewer
     declared:  frames that the header promises, where more than there are (a file cut short); else equal to frames
+    about:     the header promises a duration only, from which `declared` was worked out
     fps:       average frames per second;  duration: seconds
     width, height: pixels, after rotation;  rotation: degrees counterclockwise that were applied
     variable:  the frames are not spaced evenly in time;  full_range: luma runs from 0 to 255, not from 16 to 235
@@ -44,6 +45,7 @@ class VideoInfo:
     variable: bool
     full_range: bool
     backend: str
+    about: bool = False
 
 
 class VideoReader(Protocol):
@@ -103,17 +105,22 @@ def open_video(path: str | Path, *, backend: str = "auto") -> VideoReader:
 
     Raises VideoError, one sentence, if the file yields no frame; TubeletError for an unknown or missing back-end.
     """
+    return reader_of(backend)(path)
+
+
+def reader_of(backend: str) -> Callable[[str | Path], VideoReader]:
+    """What opens a file by a back-end, which is imported here. Raises TubeletError for an unknown or missing one."""
     if backend not in BACKENDS:
         raise TubeletError(f"unknown video back-end {backend!r}; allowed: {', '.join(BACKENDS)}")
     from tubelet.data.pyav import PyAVReader
 
     if backend == "pyav":
-        return PyAVReader(path)
+        return PyAVReader
     from tubelet.data.torchcodec import TorchcodecReader, import_error
 
     reason = import_error()
     if reason is None:
-        return TorchcodecReader(path)
+        return TorchcodecReader
     if backend == "auto":
-        return PyAVReader(path)
+        return PyAVReader
     raise TubeletError(f"video back-end 'torchcodec' does not load ({reason}); allowed here: auto, pyav")

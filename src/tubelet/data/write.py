@@ -25,8 +25,8 @@ def write_video(path: str | Path, frames: Tensor | Iterable[Tensor], *, fps: flo
 
     .mp4: H.264, yuv420p, tagged BT.709; an odd side is extended by one row or column that repeats the last.
     .gif: a palette of 256 colours for all frames (read twice: an iterable is held in memory).  .png: exactly one frame.
-    The file appears under its name only when it is complete. Raises TubeletError for another suffix, no frame, or a
-    frame of another shape or type.
+    The file appears under its name only when it is complete. Raises TubeletError for another suffix, no frame, a frame
+    of another shape or type, or a folder that cannot be written to.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -37,7 +37,10 @@ def write_video(path: str | Path, frames: Tensor | Iterable[Tensor], *, fps: flo
     if not path.parent.is_dir():
         raise TubeletError(f"{path}: the folder {path.parent} does not exist")
     checked = _checked(frames)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=suffix)
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=suffix)
+    except OSError as error:
+        raise TubeletError(f"{path}: cannot be written ({error.strerror})") from None
     os.close(handle)
     try:
         {".mp4": _write_mp4, ".gif": _write_gif, ".png": _write_png}[suffix](temporary, checked, fps)

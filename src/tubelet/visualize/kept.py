@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +87,7 @@ def visualize(
     Raises TubeletError where nothing is dropped, or for another kind of file.
     """
     check_out(out)
-    if Path(out).resolve() == Path(path).resolve():
+    if os.path.exists(out) and os.path.exists(path) and os.path.samefile(out, path):
         raise TubeletError(f"cannot draw to {out}: it is the video itself")
     select = model.config.select
     clips = clips_for(model, path, backend=backend)
@@ -109,8 +110,12 @@ def check_out(out: str | Path) -> None:
     out = Path(out)
     if out.suffix.lower() not in SUFFIXES:
         raise TubeletError(f"cannot draw to {out}: its name must end in one of {', '.join(SUFFIXES)}")
-    if out.is_dir() or not out.absolute().parent.is_dir():
-        raise TubeletError(f"cannot draw to {out}: {'it is a folder' if out.is_dir() else f'no folder {out.parent}'}")
+    if os.path.isdir(out):
+        raise TubeletError(f"cannot draw to {out}: it is a folder")
+    if not os.path.isdir(out.parent):
+        raise TubeletError(f"cannot draw to {out}: no folder {out.parent}")
+    if not os.access(out.parent, os.W_OK | os.X_OK):
+        raise TubeletError(f"cannot draw to {out}: no permission to write in the folder {out.parent}")
 
 
 def animation(frames: Tensor, steps: Sequence[Step], title: Sequence[str]) -> Tensor:
