@@ -3,6 +3,8 @@
 import argparse
 import os
 import struct
+import tempfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,10 +26,12 @@ WRAPPED = {
     "two wrappers": lambda state: {"model": {"module": state}, "loss": torch.tensor(0.3)},
 }
 
+UNPICKLED = Path(tempfile.gettempdir(), "tubelet-was-unpickled")  # what a malicious file would leave
+
 
 class Evil:
     def __reduce__(self):
-        return os.system, ("touch /tmp/tubelet-was-unpickled",)
+        return os.system, (f"touch {UNPICKLED}",)
 
 
 @pytest.mark.parametrize("old_format", [False, True], ids=["zip", "before torch 1.6"])
@@ -62,7 +66,7 @@ def test_code_is_never_run(tmp_path):
     torch.save({"model": {"a": torch.ones(1)}, "hook": Evil()}, tmp_path / "evil.pth")
     with pytest.raises(CheckpointError, match=r"evil.pth holds a pickled (posix|nt).system.* refused"):
         load_model(tmp_path / "evil.pth")
-    assert not os.path.exists("/tmp/tubelet-was-unpickled")
+    assert not UNPICKLED.exists()
 
 
 WHOLE = save({"head.weight": torch.randn(40, 40)})
