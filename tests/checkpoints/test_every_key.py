@@ -88,9 +88,11 @@ def test_a_key_of_another_shape_is_named(layout):
 
 @given(st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), min_size=1))
 def test_an_additional_key_is_named(layout, key):
-    _, state, load = layout
+    name, state, load = layout
     if key in state or key in KNOWN_UNUSED or key.startswith(("decoder.", "encoder_to_decoder.")):
         return
+    if name == "released, pre-trained" and key in ("head.weight", "head.bias"):
+        return  # loaded with num_classes=0: a classifier is known, and not wanted
     with pytest.raises(CheckpointError) as error:
         load({**state, key: torch.zeros(3)})
     assert key in str(error.value)
