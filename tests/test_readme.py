@@ -66,3 +66,12 @@ def test_times_are_those_measured():
     rows = [row for row in result("timing_videomae_base")["rows"] if row["threads"] == 1]
     for row in rows:
         assert f"| {row['ms_median'] / 1e3:.2f} s | {row['speedup']:.2f} x | {row['ratio']:.2f} x |" in README
+
+
+def test_other_figures_are_those_of_results():
+    apart = max(abs(row["difference"]) for row in result("flops_videomae"))
+    assert f"{100 * apart:.2f} % apart" in " ".join(README.split())
+    (peer,) = [p for p in result("timing_videomae_base")["peers"] if p["threads"] == 1]
+    assert f"{peer['ratio']:.2f} x the time of transformers" in README
+    test = json.loads((ROOT / "results" / "jhmdb_classifier.json").read_text())["test"]
+    assert f"{100 * test['top1']:.1f} % of the test clips right ({test['right']} of {test['clips']}" in README

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -142,4 +140,4 @@ def init_linear(module: nn.Module) -> None:
 
 def drop_path_rates(rate: float, depth: int) -> list[float]:
     """0 for the first block, growing linearly to `rate` for the last."""
-    return [rate * i / max(depth - 1, 1) for i in range(depth)] if not math.isclose(rate, 0.0) else [0.0] * depth
+    return [rate * i / max(depth - 1, 1) for i in range(depth)]
