@@ -20,6 +20,7 @@ from torch import Tensor
 from tubelet.checkpoints import default_model, load_model
 from tubelet.checkpoints.labels import Labels
 from tubelet.data import Clips, load_clips
+from tubelet.devices import device_of
 from tubelet.errors import SelectionError, TubeletError
 from tubelet.models.base import VideoModel
 from tubelet.profiling import count_flops
@@ -189,19 +190,6 @@ def gmacs_of(model: VideoModel, clip: Tensor) -> float:
     if key not in known:
         known[key] = count_flops(model, clip.to(next(model.parameters()).device)).gmacs
     return known[key]
-
-
-def device_of(name: str) -> torch.device:
-    """Raises TubeletError for a device that does not exist here."""
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise TubeletError(f"no device {name!r}; there are cpu and cuda") from None
-    if device.type not in ("cpu", "cuda"):
-        raise TubeletError(f"device {name!r} is not supported; there are cpu and cuda")
-    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
-        raise TubeletError(f"device {name!r} is not here: torch sees {torch.cuda.device_count()} CUDA devices; use cpu")
-    return device
 
 
 def refuse_untrained(model: VideoModel) -> None:

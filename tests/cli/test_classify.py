@@ -14,7 +14,8 @@ from tests.data.videos import render_video
 from tubelet import inference
 from tubelet.cli import main
 from tubelet.data import load_clips
-from tubelet.inference import UNLIKELY, classify, clips_for, device_of, open_model
+from tubelet.devices import device_of
+from tubelet.inference import UNLIKELY, classify, clips_for, open_model
 
 FIELDS = {"video", "labels", "model", "select", "views", "gmacs", "seconds"}  # INTERFACE of the command
 

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from tubelet.inference import device_of
+    from tubelet.devices import device_of
     from tubelet.profiling import bench, remarks
 
     device_of(args.device)

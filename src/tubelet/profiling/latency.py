@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from tubelet.devices import device_of
 from tubelet.errors import TubeletError
 from tubelet.models.base import VideoModel
 from tubelet.profiling.flops import Size, clip_shape, flops_table, named, tokens_entering
@@ -64,7 +65,7 @@ def bench(
     """
     if dtype not in DTYPES:
         raise TubeletError(f"dtype={dtype!r}; there are {', '.join(DTYPES)}")
-    where = _device(device)
+    where = device_of(device)
     rows = flops_table(model, selects, frames=frames, size=size, classes=classes)
     network = named(model, frames, size, classes)
     if not isinstance(model, str):  # moving a model changes it in place
@@ -194,16 +195,6 @@ def percentile(values: Sequence[float], share: float) -> float:
     """The smallest value that at least `share` of the values do not exceed."""
     ordered = sorted(values)
     return next(v for i, v in enumerate(ordered, start=1) if i >= share * len(ordered) - 1e-9)
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise TubeletError(f"device={name!r}: cpu, cuda or cuda:1 are understood") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise TubeletError(f"device={name!r}: torch finds no GPU here")
-    return device
 
 
 def _wait(device: torch.device | str) -> None:
