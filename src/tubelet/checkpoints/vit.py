@@ -81,7 +81,12 @@ def learned_grid(weights: Weights, arguments: Mapping[str, Any]) -> tuple[int, i
     """The grid of a learned position table: that of the arguments, or square frames. None: the table is not learned."""
     if arguments["positions"] != "learned":
         return None
-    positions = weights.need("pos_embed").shape[-2] - int(arguments["class_token"])
+    table = weights.need("pos_embed")
+    if table.dim() != 3:
+        raise CheckpointError(
+            f"{weights.key_of('pos_embed')} has shape {tuple(table.shape)}: (1, positions, dim) is expected"
+        )
+    positions = table.shape[1] - int(arguments["class_token"])
     size = arguments["size"]
     height, width = (size, size) if isinstance(size, int) else size
     patch, t = arguments["patch_size"], arguments["frames"] // arguments["tubelet_size"]
