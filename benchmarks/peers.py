@@ -29,10 +29,31 @@ from tubelet.profiling.flops import clip_shape
 from tubelet.profiling.latency import interleaved, using_threads
 
 LEAST_PAIRS = 7
+_declared: list[torch.library.Library] = []  # operators live as long as this
+
+
+def mend_torchvision() -> None:
+    """Before transformers or torchvision's models are imported. Does nothing where torchvision works or is absent.
+
+    PyPI's torchvision beside a CPU build of torch: its compiled operators do not load, so its import fails, and with it
+    that of transformers' models. Models need none of them: declared without code, they let it be imported.
+    """
+    try:
+        import torchvision  # noqa: F401
+    except ImportError:
+        return
+    except RuntimeError:  # operator torchvision::nms does not exist
+        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        library = torch.library.Library("torchvision", "DEF")
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor boxes, Tensor scores, float threshold) -> Tensor")
+        _declared.append(library)
 
 
 def transformers_videomae(model: VideoModel) -> tuple[str, nn.Module, Callable[[Tensor], Tensor]]:
     """VideoMAE of transformers with fused attention, in the sizes of `model`: name, model, its layout of a clip."""
+    mend_torchvision()
     import transformers
 
     assert isinstance(model, ViT) and isinstance(block := model.blocks[0], Block)

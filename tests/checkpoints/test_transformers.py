@@ -6,9 +6,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from benchmarks.peers import mend_torchvision
 from tests.tiny import randomise
 from tubelet import load_model, save_model
 
+mend_torchvision()
 transformers = pytest.importorskip("transformers", reason="needs the extra hf")
 
 TINY = {
