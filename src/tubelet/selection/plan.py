@@ -47,6 +47,9 @@ class Selector(nn.Module):
         """(B, N) weight of each patch token as a query in the attention read, for those with `weighs_queries`."""
         return None
 
+    def set_progress(self, done: float) -> None:
+        """Training tells before each step which share of its steps is done, 0 to 1; for what decays, such as noise."""
+
 
 def takes_anything(block: int, layout: Layout) -> None:
     """A model whose blocks take any set of tokens."""
