@@ -84,7 +84,7 @@ def wrap(module: nn.Module, parallel: str, where: Processes, device: torch.devic
             for block in blocks:
                 if any(True for _ in block.parameters()) and type(block).__name__.endswith("Block"):
                     fully_shard(block, mesh=mesh)
-        fully_shard(module, mesh=mesh)  # in place
+        fully_shard(module, mesh=mesh, reshard_after_forward=True)  # in place; in shards after a judgement too
         return module
     learned = any(name.startswith("plan.") or ".plan." in name for name, _ in module.named_parameters())
     ids = [device.index] if device.type == "cuda" else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -101,7 +102,7 @@ class Run:
         self.config, self.where, self.note, self.folder = config, where, note, config.out
         self.device = torch.device(config.device)
         torch.manual_seed(config.seed)  # the weights that begin are the same in every process
-        self.data, self.val, model = data_and_model(config)
+        self.data, self.val, model = data_and_model(config, self.note)
         self.select = model.config.select
         self.select_until = sorted(config.select_until.items())
         self._check_selections(model)
@@ -353,17 +354,16 @@ class Window:
         return row
 
 
-def data_and_model(config: TrainConfig) -> tuple[ClipDataset, ClipDataset | None, VideoModel]:
+def data_and_model(
+    config: TrainConfig, note: Note = lambda sentence: None
+) -> tuple[ClipDataset, ClipDataset | None, VideoModel]:
     """The clips to train on, those to judge on, and the model: its classes are the data's, its clips the model's."""
     labels = open_clips(config, train=True).labels
     given = config.model
     arguments = dict(given.options)
     arguments.setdefault("num_classes", len(labels) if config.task == "classify" else 0)
     if given.weights is not None:
-        head = given.head or _head_of(given.weights, labels, arguments["num_classes"])
-        model = load_model(given.weights, select=given.select, head=head, **arguments)
-        if given.name:
-            model.config.model = given.name
+        model = _begun(config, labels, arguments, note)
     else:
         model = create_model(given.name, select=given.select or "none", **arguments)
     data = open_clips(config, train=True, model=model)
@@ -407,7 +407,7 @@ def optimizer_of(module: nn.Module, config: TrainConfig, model: VideoModel) -> t
     given = config.optimizer
     groups = parameter_groups(module, given.lr, given.weight_decay, config.groups, len(model.host().widths))
     if given.name == "sgd":
-        return torch.optim.SGD(groups, momentum=given.momentum, nesterov=given.nesterov)
+        return torch.optim.SGD(groups, momentum=given.momentum, nesterov=given.nesterov and given.momentum > 0)
     return torch.optim.AdamW(groups, betas=given.betas)
 
 
@@ -432,19 +432,28 @@ def stopped_by_signals() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def _head_of(weights: Path, labels: list[str], classes: int) -> str:
-    """The stored classifier where it is for the same classes, else a new one."""
-    if not classes:
-        return "stored"
-    import warnings
+def _begun(config: TrainConfig, labels: list[str], arguments: dict[str, Any], note: Note) -> VideoModel:
+    """A model from `model.weights`: with their classifier where it is for the same classes, else with a new one."""
+    given, classes = config.model, arguments["num_classes"]
+    assert given.weights is not None
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        head = given.head or ("stored" if not classes or _has_classes(given.weights, labels) else "new")
+        del said[:]  # of the look at its classes
+        model = load_model(given.weights, select=given.select, head=head, **arguments)
+    for warning in said:
+        note(str(warning.message))
+    if given.name:
+        model.config.model = given.name
+    return model
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            stored = load_model(weights)
-        except TubeletError:
-            return "new"
-    return "stored" if list(stored.config.id2label.values()) == list(labels) else "new"
+
+def _has_classes(weights: Path, labels: list[str]) -> bool:
+    try:
+        stored = load_model(weights)
+    except TubeletError:  # it has no classifier at all, or load_model says what is wrong the second time
+        return False
+    return list(stored.config.id2label.values()) == list(labels)
 
 
 def _meaning(config: TrainConfig) -> dict[str, Any]:
