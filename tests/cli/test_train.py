@@ -62,7 +62,7 @@ def test_tensorboard_has_the_curves(tiny, tmp_path):
         (["--data", "jhmbd"], "no data set 'jhmbd'"),
         (["--data.colour", "3"], "no such option of this data set"),
         (["--model.select", "sta:r=999@0,groups=8"], "r=999 is too large"),
-        (["--model.size", "96"], "scenes have 16 frames of 64 x 64"),
+        (["--model.size", "96"], "scenes are pictures of 64 x 64"),
         (["--batch", "64"], "a batch must have 1 to 24 clips"),
         (["--task", "pretrain", "--model.class_token", "true"], "hides tubes of a ViT without class token"),
         (["--device", "tpu"], "device='tpu' is unknown"),

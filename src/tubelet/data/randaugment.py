@@ -103,7 +103,7 @@ def posterise(x: Tensor, bits: int) -> Tensor:
 
 
 def solarise(x: Tensor, threshold: float) -> Tensor:
-    return torch.where(x >= threshold, 255 - x, x)
+    return torch.where(x.float() >= threshold, 255 - x, x)
 
 
 def autocontrast(x: Tensor) -> Tensor:
