@@ -52,7 +52,7 @@ def test_operations_do_what_they_are_called():
     low = randaugment.autocontrast(x // 4 + 60)
     assert low.min() == 0 and low.max() == 255
     counts = torch.bincount(randaugment.equalise(x // 8)[:, 0].flatten(), minlength=256)
-    assert counts[:128].sum() == pytest.approx(counts[128:].sum(), rel=0.2)
+    assert counts[:128].sum().item() == pytest.approx(counts[128:].sum().item(), rel=0.2)
     quarter = randaugment.rotated(frames(h=20, w=20).permute(0, 3, 1, 2), 90)
     turned = frames(h=20, w=20).permute(0, 3, 1, 2)
     assert torch.equal(quarter, turned.rot90(1, (2, 3))) or torch.equal(quarter, turned.rot90(-1, (2, 3)))

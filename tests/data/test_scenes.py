@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tubelet.data import open_video
+from tubelet.data import open_dataset, open_video
 from tubelet.data.datasets.base import Key
 from tubelet.data.datasets.scenes import SceneClips, write_scenes
 from tubelet.data.scenes import (
