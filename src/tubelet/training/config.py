@@ -172,6 +172,7 @@ class TrainConfig(Section):
     ema:       decay of the moving average of the weights, 0 for none
     select_until: selections to train with up to a share of the steps, then model.select: {0.5: "random:keep=0.25@0"}
                 drops three tokens of four in the first half, for a quarter of the cost
+    noise:     of learned selectors: linear, to nothing at the end of the training, or constant
     precision: float32, or bf16 for autocast
     evaluate_every: epochs, 0 for the end alone;  save_every: steps;  log_every: steps
     parallel:  of several processes (torchrun): ddp, or fsdp for models larger than a device
@@ -196,6 +197,7 @@ class TrainConfig(Section):
     clip: float = Field(default=0.0, ge=0)
     ema: float = Field(default=0.0, ge=0, lt=1)
     select_until: dict[float, str] = {}
+    noise: Literal["linear", "constant"] = "linear"
     precision: Literal["float32", "bf16"] = "float32"
     evaluate_every: float = Field(default=1.0, ge=0)
     save_every: int = Field(default=100, ge=1)

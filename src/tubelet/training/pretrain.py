@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tubelet.models.layers import resize_positions, sinusoid_table
+from tubelet.models.layers import init_linear, resize_positions, sinusoid_table
 from tubelet.models.vit import Block, ViT
 from tubelet.selection.core import Grid, Layout, Selection, Tokens, take
 
@@ -45,17 +45,11 @@ def tubelet_pixels(clip: Tensor, tubelet: int, patch: int, *, normalise: bool) -
 
 
 class MaskedAutoencoder(nn.Module):
-    """The encoder that is kept, and the decoder that is not. `forward` gives the loss of a batch.
-
-    Matrices begin as Glorot and Bengio (2010) say, those of the encoder too if it is `fresh`: from the small numbers
-    that are usual for a classifier, a narrow model does not leave the plateau for long.
-    """
+    """The encoder that is kept, and the decoder that is not. `forward` gives the loss of a batch."""
 
     positions: Tensor
 
-    def __init__(
-        self, encoder: ViT, *, mask: float, dim: int, depth: int, heads: int, normalise: bool, fresh: bool = True
-    ) -> None:
+    def __init__(self, encoder: ViT, *, mask: float, dim: int, depth: int, heads: int, normalise: bool) -> None:
         super().__init__()
         self.encoder, self.mask, self.normalise = encoder, mask, normalise
         pixels = encoder.tubelet_size * encoder.patch_size**2 * 3
@@ -66,8 +60,8 @@ class MaskedAutoencoder(nn.Module):
         self.blocks = nn.ModuleList(Block(dim, heads) for _ in range(depth))
         self.decoder_norm = nn.LayerNorm(dim, eps=1e-6)
         self.to_pixels = nn.Linear(dim, pixels)
-        for part in (*([encoder.blocks] if fresh else []), self.to_decoder, self.blocks, self.to_pixels):
-            part.apply(_init_matrices)
+        for part in (self.to_decoder, self.blocks, self.to_pixels):
+            part.apply(init_linear)
         nn.init.trunc_normal_(self.mask_token, std=0.02)
 
     def forward(self, clip: Tensor) -> Tensor:
@@ -87,10 +81,3 @@ class MaskedAutoencoder(nn.Module):
         told = self.to_pixels(self.decoder_norm(decoded.x[:, visible.shape[1] :]))  # (B, hidden, pixels)
         pixels = tubelet_pixels(clip, encoder.tubelet_size, encoder.patch_size, normalise=self.normalise)
         return F.mse_loss(told.float(), take(pixels, hidden).float())
-
-
-def _init_matrices(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.xavier_uniform_(module.weight)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

@@ -89,7 +89,7 @@ class Pretrain:
         given = config.pretrain
         self.module: nn.Module = MaskedAutoencoder(
             model, mask=given.mask, dim=given.decoder_dim, depth=given.decoder_depth, heads=given.decoder_heads,
-            normalise=given.norm_pixels, fresh=config.model.weights is None,
+            normalise=given.norm_pixels,
         )  # fmt: skip
         self.mean, self.std = normalisation
         self.device, self.half = torch.device(config.device), config.precision == "bf16"
