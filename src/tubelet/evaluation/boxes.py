@@ -224,6 +224,10 @@ class MeanPrecision:
         """None where a class has nothing to find."""
         return dict(zip(self.labels, _plain(self.values[self._number(threshold)]), strict=True))
 
+    def per_class_array(self, threshold: float) -> Array:
+        """(C,), nan where a class has nothing to find."""
+        return self.values[self._number(threshold)]
+
     def to_json(self) -> dict[str, Any]:
         """Shares of 1: `mAP` by threshold, and 0.5:0.95 where all of those are there; `AP` by class, in their order."""
         means = {f"{threshold:g}": _plain(self.at(threshold)) for threshold in self.thresholds}

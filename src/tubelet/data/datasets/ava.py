@@ -49,8 +49,12 @@ class AvaBoxes:
 
     def frames(self) -> set[tuple[str, int]]:
         """The (video, second) that have a row."""
-        found = np.unique(np.stack([self.video, self.second]), axis=1).T.tolist()
-        return {(self.videos[video], second) for video, second in found}
+        order = np.lexsort((self.second, self.video))
+        video, second = self.video[order], self.second[order]
+        new = (np.diff(video, prepend=-1) != 0) | (np.diff(second, prepend=-1) != 0)
+        return {
+            (self.videos[number], time) for number, time in zip(video[new].tolist(), second[new].tolist(), strict=True)
+        }
 
 
 def ava_boxes(
@@ -136,9 +140,10 @@ def read_label_map(path: str | Path) -> dict[int, str]:
 
 
 def is_ava_csv(path: Path) -> bool:
-    """Whether the first row is one of AVA: no header, a name, a second, four numbers, a label."""
+    """Whether the first row with a box is one of AVA: no header, a name, a second, four numbers, a label."""
     with open(path, encoding="utf-8-sig", errors="replace") as file:
-        cells = file.readline().strip().split(",")
+        rows = (line.strip().split(",") for line in file)
+        cells = next((row for row in rows if len(row) != 2), [])
     return len(cells) in (7, 8) and all(re.fullmatch(r"\s*-?\d*\.?\d+\s*", cell) for cell in cells[1:])
 
 
