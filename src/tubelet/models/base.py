@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
 from torch import Tensor, nn
 
 from tubelet.models.config import ModelConfig
@@ -20,6 +24,7 @@ class VideoModel(nn.Module):
     head: nn.Module | None
     plan: Plan
     config: ModelConfig
+    preprocessing_defaults: Mapping[str, Any] = MappingProxyType({})  # mean, std, ... of the published weights
     report: object = None  # of the checkpoint it was loaded from: tubelet.checkpoints.Report
 
     def forward(self, clip: Tensor, record: list[Kept] | None = None) -> Tensor:

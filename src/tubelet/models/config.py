@@ -11,6 +11,7 @@ from tubelet.models.fields import (
     COUNT_OR_0,
     GRID,
     LABELS,
+    NOT_NEGATIVE,
     NULL,
     NUMBER,
     POSITIVE,
@@ -24,6 +25,7 @@ from tubelet.models.fields import (
     either,
     one_of,
     row,
+    rows,
 )
 
 FORMAT = 1
@@ -42,6 +44,10 @@ ARGUMENTS = {
     "mlp_ratio": POSITIVE, "patch_size": COUNT, "tubelet_size": COUNT, "qkv_bias": SWITCH, "positions": TEXT,
     "position_grid": GRID, "class_token": SWITCH, "pool": TEXT, "layer_scale": either(NUMBER, NULL),
     "drop_path": SHARE, "dropout": SHARE, "eps": POSITIVE, "fc_norm_eps": either(POSITIVE, NULL),
+    "patch_kernel": row(COUNT, 3), "patch_stride": row(COUNT, 3), "patch_padding": row(COUNT_OR_0, 3),
+    "dim_mul": rows(row(NOT_NEGATIVE, 2)), "head_mul": rows(row(NOT_NEGATIVE, 2)), "pool_kernel": row(COUNT, 3),
+    "pool_q_stride": rows(row(COUNT_OR_0, 4)), "pool_kv_stride": row(COUNT, 3), "unpooled_kv": rows(COUNT_OR_0),
+    "norm_stem": SWITCH, "pool_eps": POSITIVE,
 }  # fmt: skip
 
 
@@ -96,4 +102,4 @@ class ModelConfig:
 
 
 def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+    return tuple(map(_tuple, value)) if isinstance(value, list) else value

@@ -100,10 +100,13 @@ class Kept:
     position: Tensor  # (B, K) flat positions, in the order the model holds them
     owner: Tensor  # (B, grid tokens): index of the token that now holds each input token, -1 where none does
     scores: Tensor | None
+    cells: bool = False  # the model has pooled: a token stands for all of the input's tokens in its cell
 
     @property
     def mask(self) -> Tensor:
-        """(B, t, h, w) bool: the input tokens that still stand in the sequence."""
+        """(B, t, h, w) bool: the input tokens that still stand in the sequence, or that a pooled one stands for."""
+        if self.cells:
+            return (self.owner >= 0).view(-1, *self.grid)
         flat = torch.zeros(self.owner.shape, dtype=torch.bool, device=self.owner.device)
         return flat.scatter(1, self.position, True).view(-1, *self.grid)
 
@@ -149,8 +152,8 @@ class Schedule:
             if record is not None:
                 assert tokens.owner is not None
                 scores = None if selection.scores is None else selection.scores.detach()
-                kept = Kept(selector.name, place, block, tokens.source, tokens.positions(), tokens.owner, scores)
-                record.append(kept)
+                where = (selector.name, place, block, tokens.source)
+                record.append(Kept(*where, tokens.positions(), tokens.owner, scores, tokens.cells))
         return tokens
 
     def inside(self, block: int, record: list[Kept] | None = None) -> Callable[[Tokens], Tokens] | None:
