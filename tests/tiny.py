@@ -5,9 +5,9 @@ import torch
 from tubelet.models.registry import create_model
 
 SIZES = {"dim": 48, "depth": 6, "heads": 3, "frames": 16, "size": 32, "patch_size": 8, "num_classes": 7}
-# 8 slots of 8 x 8 tokens, halved before the MLP of block 1 and, to odd sides of regions, of block 4
+# 8 slots of 8 x 8 tokens; blocks 1 and 4 halve the sides, before their MLP
 MVIT = {
-    "dim": 12, "depth": 6, "heads": 1, "frames": 16, "size": 32, "num_classes": 7, "pool_kv_stride": (1, 4, 4),
+    "dim": 12, "depth": 5, "heads": 1, "frames": 16, "size": 32, "num_classes": 7, "pool_kv_stride": (1, 4, 4),
     "dim_mul": ((1, 2.0), (4, 2.0)), "head_mul": ((1, 2.0), (4, 2.0)), "pool_q_stride": ((1, 1, 2, 2), (4, 1, 2, 2)),
 }  # fmt: skip
 MODELS = {  # one entry a backbone: name for create_model, arguments
@@ -22,7 +22,7 @@ MODELS = {  # one entry a backbone: name for create_model, arguments
             "class_token": False,
             "positions": "joint",
             "size": (32, 48),
-            "unpooled_kv": (4, 5),
+            "unpooled_kv": (3, 4),
             "norm_stem": True,
         },
     ),

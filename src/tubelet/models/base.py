@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -24,7 +22,7 @@ class VideoModel(nn.Module):
     head: nn.Module | None
     plan: Plan
     config: ModelConfig
-    preprocessing_defaults: Mapping[str, Any] = MappingProxyType({})  # mean, std, ... of the published weights
+    preprocessing: ClassVar[dict[str, Any]] = {}  # of the architecture, where it is not Preprocessing's own
     report: object = None  # of the checkpoint it was loaded from: tubelet.checkpoints.Report
 
     def forward(self, clip: Tensor, record: list[Kept] | None = None) -> Tensor:

@@ -20,12 +20,12 @@ from tubelet.models.fields import (
     SWITCH,
     TABLE,
     TEXT,
+    any_of,
     check,
     check_names,
     either,
     one_of,
     row,
-    rows,
 )
 
 FORMAT = 1
@@ -45,8 +45,8 @@ ARGUMENTS = {
     "position_grid": GRID, "class_token": SWITCH, "pool": TEXT, "layer_scale": either(NUMBER, NULL),
     "drop_path": SHARE, "dropout": SHARE, "eps": POSITIVE, "fc_norm_eps": either(POSITIVE, NULL),
     "patch_kernel": row(COUNT, 3), "patch_stride": row(COUNT, 3), "patch_padding": row(COUNT_OR_0, 3),
-    "dim_mul": rows(row(NOT_NEGATIVE, 2)), "head_mul": rows(row(NOT_NEGATIVE, 2)), "pool_kernel": row(COUNT, 3),
-    "pool_q_stride": rows(row(COUNT_OR_0, 4)), "pool_kv_stride": row(COUNT, 3), "unpooled_kv": rows(COUNT_OR_0),
+    "dim_mul": any_of(row(NOT_NEGATIVE, 2)), "head_mul": any_of(row(NOT_NEGATIVE, 2)), "pool_kernel": row(COUNT, 3),
+    "pool_q_stride": any_of(row(COUNT_OR_0, 4)), "pool_kv_stride": row(COUNT, 3), "unpooled_kv": any_of(COUNT_OR_0),
     "norm_stem": SWITCH, "pool_eps": POSITIVE,
 }  # fmt: skip
 

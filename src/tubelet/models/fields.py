@@ -25,9 +25,11 @@ def row(kind: Kind, length: int) -> Kind:
     return Kind(f"a list of {length}, each {kind.text},", holds)
 
 
-def rows(kind: Kind) -> Kind:
-    """A list of any length."""
-    return Kind(f"a list, each {kind.text},", lambda v: isinstance(v, (list, tuple)) and all(map(kind.holds, v)))
+def any_of(kind: Kind) -> Kind:
+    def holds(value: Any) -> bool:
+        return isinstance(value, (list, tuple)) and all(map(kind.holds, value))
+
+    return Kind(f"a list, each {kind.text},", holds)
 
 
 def either(kind: Kind, other: Kind) -> Kind:

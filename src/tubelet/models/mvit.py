@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -60,7 +61,8 @@ class PoolingAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
         for name in ("q",) * (q_stride is not None) + ("k", "v") * (kv_stride is not None):
             width, padding = self.head_dim, (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
-            conv = nn.Conv3d(width, width, kernel, padding=padding, groups=width, bias=False)
+            stride = q_stride if name == "q" else kv_stride
+            conv = nn.Conv3d(width, width, kernel, stride or 1, padding, groups=width, bias=False)
             self.add_module(f"pool_{name}", conv)
             self.add_module(f"norm_{name}", nn.LayerNorm(width, eps=eps))
 
@@ -91,7 +93,7 @@ class PoolingAttention(nn.Module):
         convs = [getattr(self, f"pool_{name}") for name in names]
         weight = torch.cat([conv.weight.repeat(self.heads, 1, 1, 1, 1) for conv in convs])  # (C a name, 1, *kernel)
         maps = x[:, prefix:].unflatten(1, grid).permute(0, 4, 1, 2, 3)  # (B, C, T, H, W), channels last in memory
-        maps = F.conv3d(maps, weight, stride=stride, padding=convs[0].padding, groups=len(weight))
+        maps = F.conv3d(maps, weight, None, stride, convs[0].padding, groups=len(weight))
         pooled_grid = Grid(*maps.shape[2:])
         pooled = maps.permute(0, 2, 3, 4, 1).flatten(1, 3)  # (B, n, C a name), as it lies
         if prefix:
@@ -155,7 +157,7 @@ def max_pool(x: Tensor, grid: Grid, prefix: int, stride: Stride) -> Tensor:
     if stride[0] == 1:  # in two dimensions there is a kernel for channels that lie together
         flat = maps.flatten(0, 1).permute(0, 3, 1, 2)  # (B T, C, H, W)
         flat = F.max_pool2d(flat, window[1:], stride[1:], padding[1:])
-        pooled = flat.permute(0, 2, 3, 1).reshape(len(x), -1, x.shape[-1])
+        pooled = flat.permute(0, 2, 3, 1).reshape(x.shape[0], -1, x.shape[-1])
     else:
         deep = F.max_pool3d(maps.permute(0, 4, 1, 2, 3), window, stride, padding)
         pooled = deep.permute(0, 2, 3, 4, 1).flatten(1, 3)
@@ -191,7 +193,7 @@ class MViT(VideoModel):
         eps: of the blocks' norms and the last; pool_eps: of those after pooling.
     """
 
-    preprocessing_defaults = {"mean": (0.45, 0.45, 0.45), "std": (0.225, 0.225, 0.225)}
+    preprocessing: ClassVar[dict[str, Any]] = {"mean": (0.45, 0.45, 0.45), "std": (0.225, 0.225, 0.225)}
 
     def __init__(
         self,
@@ -309,7 +311,7 @@ class MViT(VideoModel):
         first, table = self._positions(grid)
         x = x + table
         if first is not None:
-            x = torch.cat([first.to(x.dtype).expand(len(x), -1, -1), x], dim=1)
+            x = torch.cat([first.to(x.dtype).expand(x.shape[0], -1, -1), x], dim=1)
         if self.norm_stem is not None:
             x = self.norm_stem(x)
         return Tokens(x, Layout.dense(grid), grid, prefix=int(self.cls_token is not None))
@@ -362,7 +364,7 @@ class MViT(VideoModel):
 def _refuse_all_but_boxes(block: int, layout: Layout) -> None:
     if layout.grid is None:
         raise SelectionError(
-            "MViT pools over a dense grid of tokens: whole frames may be dropped (T) or all but one region of each (S); "
+            "MViT pools over a dense grid of tokens: whole frames may be dropped (T), or all but a region of each (S); "
             f"block {block} would get {layout}"
         )
 

@@ -67,7 +67,7 @@ def build_model(config: ModelConfig) -> VideoModel:
     config.position_grid = (*model.position_grid,)
     if config.preprocessing == Preprocessing():  # none was given: that of the architecture at its size
         size = model.size[0] if model.size[0] == model.size[1] else model.size
-        config.preprocessing = Preprocessing(frames=model.frames, size=size, **model.preprocessing_defaults)
+        config.preprocessing = Preprocessing(frames=model.frames, size=size, **model.preprocessing)
     model.config = config
     set_selection(model, config.select)
     return model.eval()
