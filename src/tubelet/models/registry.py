@@ -14,13 +14,18 @@ from torch import Tensor
 from tubelet.errors import TubeletError
 from tubelet.models.base import VideoModel
 from tubelet.models.config import ModelConfig, Preprocessing
+from tubelet.models.video_swin import SIZES as SWIN_SIZES
+from tubelet.models.video_swin import VideoSwin
 from tubelet.models.vit import SIZES as VIT_SIZES
 from tubelet.models.vit import ViT
 from tubelet.selection.plan import Kept
 from tubelet.selection.registry import build_plan
 
-ARCHITECTURES: dict[str, type[VideoModel]] = {"vit": ViT}
-MODELS: dict[str, tuple[str, dict[str, Any]]] = {name: ("vit", sizes) for name, sizes in VIT_SIZES.items()}
+ARCHITECTURES: dict[str, type[VideoModel]] = {"vit": ViT, "video_swin": VideoSwin}
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    **{name: ("vit", sizes) for name, sizes in VIT_SIZES.items()},
+    **{name: ("video_swin", sizes) for name, sizes in SWIN_SIZES.items()},
+}
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -57,9 +62,11 @@ def build_model(config: ModelConfig) -> VideoModel:
         raise TubeletError(f"{config.model} has no argument {unknown[0]!r}; its arguments are {', '.join(known)}")
     arguments = dict(config.arguments)
     if config.position_grid is not None:
+        if "position_grid" not in known:
+            raise TubeletError(f"{config.model} has no table of positions, so no position_grid {config.position_grid}")
         arguments["position_grid"] = config.position_grid
     model = builder(**arguments)
-    config.position_grid = (*model.position_grid,)
+    config.position_grid = (*model.position_grid,) if model.position_grid else None
     if config.preprocessing == Preprocessing():  # none was given: that of the architecture at its size
         size = model.size[0] if model.size[0] == model.size[1] else model.size
         config.preprocessing = Preprocessing(frames=model.frames, size=size)
