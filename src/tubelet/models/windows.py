@@ -62,7 +62,7 @@ def clipped(size: int, window: int, shift: int) -> tuple[int, int]:
 
 
 def fitted(frames: int, window: int) -> int:
-    """The largest temporal window up to `window` that divides the frames; if that is below its half, the next larger."""
+    """The largest temporal window up to `window` that divides the frames; if that is below half, the next larger."""
     if frames <= window:
         return window  # clipped anyway
     divisors = [d for d in range(1, frames + 1) if frames % d == 0]
