@@ -21,6 +21,7 @@ products of queries and keys are those of whole windows, and are counted as such
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -175,8 +176,8 @@ class PatchMerging(nn.Module):
                 None if signals.attention is None else squares(signals.attention[..., None], grid).sum(dim=(2, 3))
             )
             signals = Signals(keys, received)
-        x = squares(tokens.x, grid).flatten(2)
-        return tokens.pooled(self.reduction(self.norm(x)), merged(grid), signals)
+        x = self.reduction(self.norm(squares(tokens.x, grid).flatten(2)))
+        return replace(tokens.pooled(x, merged(grid), (1, 2, 2)), signals=signals)
 
 
 def merged(grid: Grid) -> Grid:
@@ -297,7 +298,7 @@ class VideoSwin(VideoModel):
 
     def forward_features(self, clip: Tensor, record: list[Kept] | None = None) -> Tokens:
         """The tokens that are left after the last block."""
-        tokens = self.embed(clip)
+        tokens = self.embed(clip) if record is None else self.embed(clip).traced()
         schedule = self.plan.schedule(tokens.source)
         i = 0
         for stage in self.layers:
@@ -344,7 +345,15 @@ class VideoSwin(VideoModel):
             assert layout.grid is not None
             return Layout.dense(merged(layout.grid))
 
-        return Host("VideoSwin", tuple(widths), False, _refuse_merged, arriving, stages=starts, refills=starts[1:])
+        return Host(
+            "VideoSwin",
+            tuple(widths),
+            check=_refuse_merged,
+            arriving=arriving,
+            nominal_strides=tuple(2 if block in starts[1:] else 1 for block in range(len(widths))),
+            stages=starts,
+            refills=starts[1:],
+        )
 
 
 def _refuse_merged(block: int, layout: Layout) -> None:

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
+from math import prod
 from typing import NamedTuple
 
 import torch
@@ -110,6 +111,11 @@ def _windows_of(grid: Grid, window: tuple[int, int, int], shifted: bool, device:
         kinds.append(Kind(tokens, *_bias_places(runs, [size for size, _ in sides], window, device)))
     order = torch.cat([kind.tokens.flatten() for kind in kinds])
     return Windows(tuple(kinds), order.argsort(), window)
+
+
+def pair_places(window: tuple[int, int, int]) -> Tensor:
+    """(n, n): where the bias of each pair of a whole window is in the table; released files hold it."""
+    return windows_of(Grid(*window), window, False, torch.device("cpu")).kinds[0].bias.view(prod(window), -1).long()
 
 
 _remembered = lru_cache(maxsize=64)(_windows_of)

@@ -105,6 +105,7 @@ class Tokens:
     proportional: bool = False  # whether attention weighs keys by `size`
     signals: Signals | None = None  # of the block just passed, if one was asked
     owner: Tensor | None = None  # (B, source.tokens): which token now holds each of the input's, -1: none; when traced
+    cells: bool = False  # whether a token stands for the cell of the input's tokens that it was pooled from
     fills: bool = False  # whether the model fills up: steps then leave behind what `filled` needs
     whole: Tokens | None = None  # with `fills`, after a drop: the last dense state, each token as it was when dropped
     cell: Tensor | None = None  # (B, N) place of each token in it
@@ -136,9 +137,10 @@ class Tokens:
         return replace(self, x=x)
 
     def traced(self) -> Tokens:
-        """The same, from here on with the way back to each token of the input."""
+        """The same, from here on with the way back to each token of the input; a model that pools asks for it first."""
         if self.owner is not None:
             return self
+        assert not self.cells
         return replace(self, owner=torch.arange(self.layout.tokens, device=self.x.device).expand(self.x.shape[0], -1))
 
     def after_attention(self, x: Tensor, signals: Signals) -> Tokens:
@@ -151,26 +153,25 @@ class Tokens:
         signals = None if self.signals is None else self.signals.fill(self.cell, self.whole.layout.tokens)
         return replace(self.whole, x=put(self.x, self.cell, self.whole.x), signals=signals)
 
-    def pooled(self, x: Tensor, grid: Grid, signals: Signals | None = None) -> Tokens:
-        """After a model's own pooling of a dense grid to x (B, P + N', C): each token stands for a cell of the grid.
+    def pooled(self, x: Tensor, grid: Grid, stride: tuple[int, int, int]) -> Tokens:
+        """After a model's own pooling to `grid`: x (B, P + grid.tokens, C).
 
-        Its place in the input is that of its cell's first token. A last cell may be smaller.
+        A token that leaves stands where its cell of `stride` tokens begins (there the windows of the published
+        convolutions are centred), and is owner of all that the cell's tokens own. Cells at the end may be cut.
         """
-        before = self.layout.grid
-        assert before is not None
-        device, strides = x.device, [-(-a // b) for a, b in zip(before, grid, strict=True)]
-        axes = [torch.arange(n, device=device) for n in before]
-        t, h, w = (axis // stride for axis, stride in zip(axes, strides, strict=True))
-        cell = (t[:, None, None] * grid.h + h[:, None]) * grid.w + w  # of each token before
-        t, h, w = (axis[::stride] for axis, stride in zip(axes, strides, strict=True))
-        first = (t[:, None, None] * before.h + h[:, None]) * before.w + w
+        entered = self.layout.grid
+        assert entered is not None
+        device = x.device
+        times, rows, columns = (torch.arange(n, device=device) for n in grid)
+        first = ((times * stride[0])[:, None, None] * entered.h + (rows * stride[1])[:, None]) * entered.w
+        corner = (first + columns * stride[2]).flatten().expand(x.shape[0], -1)  # (B, N')
         owner = self.owner
         if owner is not None:
+            times, rows, columns = (torch.arange(n, device=device) // s for n, s in zip(entered, stride, strict=True))
+            cell = (times[:, None, None] * grid.h + rows[:, None]) * grid.w + columns  # of each token that entered
             owner = torch.where(owner < 0, owner, cell.flatten()[owner.clamp(min=0)])
-        position = self.positions()[:, first.flatten()]
-        return replace(
-            self, x=x, layout=Layout.dense(grid), position=position, signals=signals, owner=owner, whole=None, cell=None
-        )
+        position = corner if self.position is None else self.position.gather(1, corner)
+        return replace(self, x=x, layout=Layout.dense(grid), position=position, owner=owner, cells=True, signals=None)
 
     def key_bias(self) -> Tensor | None:
         """(B, 1, 1, P + N) addend to attention logits that makes a merged token count as many (Bolya et al., eq. 1)."""

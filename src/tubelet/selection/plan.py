@@ -30,11 +30,13 @@ class Selector(nn.Module):
     reads_keys = False
     reads_attention = False
     weighs_queries = False  # whether the attention it reads counts queries by `query_weight`
+    counts_from_input = False  # its budget follows from the input's grid: `start` in `leaves` is then that
 
     def leaves(self, layout: Layout, start: Layout) -> Layout:
         """What is left of `layout`; the same layout if nothing is dropped.
 
-        `start` is what entered the first step of the same selector, for budgets that are a share of that.
+        `start` is what entered the first step of the same selector, for budgets that are a share of that (or the input
+        of the model, with `counts_from_input`).
         Raises SelectionError where the step cannot be right.
         """
         raise NotImplementedError
@@ -71,6 +73,9 @@ class Host:
     arriving: Callable[[int, Place, Layout], Layout] = pools_nothing  # what the model's own pooling leaves at a place
     stages: tuple[int, ...] = ()  # first block of each, where T and S budgets stand before stages instead of blocks
     refills: tuple[int, ...] = ()  # blocks before which the last whole grid stands again, what was dropped included
+    nominal_strides: tuple[
+        int, ...
+    ] = ()  # by which published budgets divide the side of a frame at each block; () is 1
 
     @property
     def depth(self) -> int:
@@ -115,10 +120,13 @@ class Kept:
     position: Tensor  # (B, K) flat positions, in the order the model holds them
     owner: Tensor  # (B, grid tokens): index of the token that now holds each input token, -1 where none does
     scores: Tensor | None
+    cells: bool = False  # the model has pooled: a token stands for all of the input's tokens in its cell
 
     @property
     def mask(self) -> Tensor:
-        """(B, t, h, w) bool: the input tokens that still stand in the sequence."""
+        """(B, t, h, w) bool: the input tokens that still stand in the sequence, or that a pooled one stands for."""
+        if self.cells:
+            return (self.owner >= 0).view(-1, *self.grid)
         flat = torch.zeros(self.owner.shape, dtype=torch.bool, device=self.owner.device)
         return flat.scatter(1, self.position, True).view(-1, *self.grid)
 
@@ -164,8 +172,8 @@ class Schedule:
             if record is not None:
                 assert tokens.owner is not None
                 scores = None if selection.scores is None else selection.scores.detach()
-                kept = Kept(selector.name, place, block, tokens.source, tokens.positions(), tokens.owner, scores)
-                record.append(kept)
+                where = (selector.name, place, block, tokens.source)
+                record.append(Kept(*where, tokens.positions(), tokens.owner, scores, tokens.cells))
         return tokens
 
     def inside(self, block: int, record: list[Kept] | None = None) -> Callable[[Tokens], Tokens] | None:
@@ -209,7 +217,7 @@ class Plan(nn.Module):
             raise SelectionError(f"{name}: no attention has been formed before block 0; place it at 1 to {depth - 1}")
 
     def _make(self, grid: Grid) -> Schedule:
-        layout = whole = Layout.dense(grid)
+        layout = dense = whole = Layout.dense(grid)
         actions: dict[tuple[Place, int], list[Action]] = {}
         entering: list[int] = []
         starts: dict[Hashable, Layout] = {}
@@ -226,7 +234,8 @@ class Plan(nn.Module):
                 for p in self.placed:
                     if p.block != block or p.selector.place != place:
                         continue
-                    left = p.selector.leaves(layout, starts.setdefault(p.schedule, layout))
+                    start = starts.setdefault(p.schedule, layout)
+                    left = p.selector.leaves(layout, dense if p.selector.counts_from_input else start)
                     if left == layout:  # keeps everything: no step at all, so the dense code runs
                         continue
                     if left.tokens < 1:
