@@ -60,7 +60,10 @@ def attend_and_count(
     """
     outputs, received = [], q.new_zeros(k.shape[0], k.shape[2])
     for start in range(0, q.shape[2], QUERY_CHUNK):
-        weights = _weights(q[:, :, start : start + QUERY_CHUNK], k, key_bias)  # (B, heads, chunk, N)
+        bias = key_bias
+        if bias is not None and bias.shape[2] > 1:  # one for each query
+            bias = bias[:, :, start : start + QUERY_CHUNK]
+        weights = _weights(q[:, :, start : start + QUERY_CHUNK], k, bias)  # (B, heads, chunk, N)
         outputs.append(weights @ v)
         if query_weight is None:
             received = received + weights.sum(dim=(1, 2))

@@ -125,7 +125,7 @@ class ViT(VideoModel):
         self.patch_size, self.tubelet_size = patch_size, tubelet_size
         self.dim, self.depth, self.pool, self.num_classes = dim, depth, pool, num_classes
         self.grid = self.grid_of(frames, *self.size)
-        self.position_grid = Grid(*position_grid) if position_grid else self.grid
+        self.position_grid: Grid = Grid(*position_grid) if position_grid else self.grid
 
         self.patch_embed = TubeletEmbed(dim, tubelet_size, patch_size)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim)) if class_token else None
