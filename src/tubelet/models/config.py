@@ -19,6 +19,7 @@ from tubelet.models.fields import (
     SWITCH,
     TABLE,
     TEXT,
+    any_of,
     check,
     check_names,
     either,
@@ -42,6 +43,9 @@ ARGUMENTS = {
     "mlp_ratio": POSITIVE, "patch_size": COUNT, "tubelet_size": COUNT, "qkv_bias": SWITCH, "positions": TEXT,
     "position_grid": GRID, "class_token": SWITCH, "pool": TEXT, "layer_scale": either(NUMBER, NULL),
     "drop_path": SHARE, "dropout": SHARE, "eps": POSITIVE, "fc_norm_eps": either(POSITIVE, NULL),
+    "mixing": TEXT, "mixing_div": COUNT, "mixing_layers": either(any_of(COUNT_OR_0), NULL),
+    "segment_length": either(COUNT, NULL), "temporal_rule": TEXT, "frame_shift": TEXT, "temporal_depth": COUNT,
+    "temporal_heads": either(COUNT, NULL), "temporal_mlp_ratio": POSITIVE, "head_dim": either(COUNT, NULL),
 }  # fmt: skip
 
 

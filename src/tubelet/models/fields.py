@@ -25,6 +25,13 @@ def row(kind: Kind, length: int) -> Kind:
     return Kind(f"a list of {length}, each {kind.text},", holds)
 
 
+def any_of(kind: Kind) -> Kind:
+    def holds(value: Any) -> bool:
+        return isinstance(value, (list, tuple)) and all(map(kind.holds, value))
+
+    return Kind(f"a list, each {kind.text},", holds)
+
+
 def either(kind: Kind, other: Kind) -> Kind:
     return Kind(f"{kind.text} or {other.text}", lambda v: kind.holds(v) or other.holds(v))
 

@@ -16,11 +16,16 @@ from tubelet.models.base import VideoModel
 from tubelet.models.config import ModelConfig, Preprocessing
 from tubelet.models.vit import SIZES as VIT_SIZES
 from tubelet.models.vit import ViT
+from tubelet.models.xvit import SIZES as XVIT_SIZES
+from tubelet.models.xvit import XViT
 from tubelet.selection.plan import Kept
 from tubelet.selection.registry import build_plan
 
-ARCHITECTURES: dict[str, type[VideoModel]] = {"vit": ViT}
-MODELS: dict[str, tuple[str, dict[str, Any]]] = {name: ("vit", sizes) for name, sizes in VIT_SIZES.items()}
+ARCHITECTURES: dict[str, type[VideoModel]] = {"vit": ViT, "xvit": XViT}
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    **{name: ("vit", sizes) for name, sizes in VIT_SIZES.items()},
+    **{name: ("xvit", sizes) for name, sizes in XVIT_SIZES.items()},
+}
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -62,7 +67,7 @@ def build_model(config: ModelConfig) -> VideoModel:
     config.position_grid = (*model.position_grid,)
     if config.preprocessing == Preprocessing():  # none was given: that of the architecture at its size
         size = model.size[0] if model.size[0] == model.size[1] else model.size
-        config.preprocessing = Preprocessing(frames=model.frames, size=size)
+        config.preprocessing = Preprocessing(frames=model.frames, size=size, **model.preprocessing)
     model.config = config
     set_selection(model, config.select)
     return model.eval()

@@ -55,6 +55,10 @@ def takes_anything(block: int, layout: Layout) -> None:
     """A model whose blocks take any set of tokens."""
 
 
+def goes_anywhere(block: int, entered: Layout, left: Layout) -> None:
+    """A model that takes a layout whatever it took before."""
+
+
 def pools_nothing(block: int, place: Place, layout: Layout) -> Layout:
     """A model whose blocks leave the tokens that enter."""
     return layout
@@ -69,6 +73,7 @@ class Host:
     class_token: bool = False
     check: Callable[[int, Layout], None] = takes_anything  # raises SelectionError: this cannot go on
     arriving: Callable[[int, Place, Layout], Layout] = pools_nothing  # what the model's own pooling leaves at a place
+    step: Callable[[int, Layout, Layout], None] = goes_anywhere  # raises SelectionError: this cannot follow that
 
     @property
     def depth(self) -> int:
@@ -112,9 +117,12 @@ class Action:
 class Schedule:
     """A plan for one grid: what happens at each block, and how many tokens enter it."""
 
-    def __init__(self, actions: dict[tuple[Place, int], list[Action]], entering: list[int], leaving: Layout) -> None:
+    def __init__(
+        self, actions: dict[tuple[Place, int], list[Action]], entering: list[int], leaving: Layout, parts: list[int]
+    ) -> None:
         self.actions = actions
         self.entering = entering  # patch tokens entering each block, before a drop inside it
+        self.parts = parts  # in time, that they form: `segments` of their layout
         self.leaving = leaving
         self.reads: dict[int, tuple[bool, bool, list[Selector]]] = {}  # block: keys, attention, by whom
         for block in range(len(entering)):
@@ -192,6 +200,7 @@ class Plan(nn.Module):
         layout = Layout.dense(grid)
         actions: dict[tuple[Place, int], list[Action]] = {}
         entering: list[int] = []
+        parts: list[int] = []
         starts: dict[Hashable, Layout] = {}
         host = self.host
         for block in range(host.depth if host else 0):
@@ -199,6 +208,7 @@ class Plan(nn.Module):
             for place in PLACES:
                 if place == "inside":
                     entering.append(layout.tokens)
+                    parts.append(layout.segments)
                 layout = host.arriving(block, place, layout)
                 for p in self.placed:
                     if p.block != block or p.selector.place != place:
@@ -214,9 +224,10 @@ class Plan(nn.Module):
                             f"that must stay whole from block {block} on"
                         )
                     host.check(block, left)
+                    host.step(block, layout, left)
                     actions.setdefault((place, block), []).append(Action(p.selector, left))
                     layout = left
-        schedule = Schedule(actions, entering, layout)
+        schedule = Schedule(actions, entering, layout, parts)
         self._check_readers(schedule)
         return schedule
 
