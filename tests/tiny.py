@@ -9,6 +9,11 @@ MODELS = {  # one entry a backbone: name for create_model, arguments
     "vit": ("videomae_small", SIZES),
     "vit_class_token": ("videomae_small", {**SIZES, "class_token": True, "pool": "first", "positions": "learned"}),
     "vit_wide": ("videomae_small", {**SIZES, "size": (32, 48), "layer_scale": 0.5, "qkv_bias": False}),
+    "xvit": ("xvit_base", {**SIZES, "frames": 8, "mixing_div": 3}),  # a head a frame: the next, the one before, its own
+    "xvit_joining": (  # head 0 joins channels of all three
+        "xvit_base",
+        {**SIZES, "frames": 8, "mixing_div": 8, "segment_length": 5, "frame_shift": "true", "pool": "average"},
+    ),
 }
 
 

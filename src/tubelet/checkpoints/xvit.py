@@ -42,18 +42,19 @@ def describe(weights: Weights, config: dict[str, Any] | None, given: Mapping[str
     released, clips = SSV2 if ssv2 else KINETICS
     times = weights.need("temp_embed").shape
     if len(times) != 4:
-        raise CheckpointError(f"{weights.key_of('temp_embed')} has shape {tuple(times)}: (1, frames, 1, dim) is expected")
+        key = weights.key_of("temp_embed")
+        raise CheckpointError(f"{key} has shape {tuple(times)}: (1, frames, 1, dim) is expected")
     arguments, (_, h, w) = _arguments(weights, given, released)
     arguments["temporal_rule"] = "modulo"
     if weights.layout is AVERAGE:
         arguments["pool"] = "average"
     else:
-        depth = len(weights.tensors("temporal.blocks.{i}.attn.qkv.weight"))
-        hidden = weights.need("temporal.blocks.0.mlp.fc1.weight").shape[0]
+        block = "temporal.blocks.{i}.mlp."
+        hidden = _width(weights, (block + "fc1.{p}", 0), (block + "fc2.weight", 1)) or 4 * arguments["dim"]
         arguments |= {
-            "temporal_depth": depth,
+            "temporal_depth": depth_of(weights, "temporal.blocks."),
             "temporal_mlp_ratio": mlp_ratio(hidden, arguments["dim"]),
-            "head_dim": weights.need("temporal.fc.weight").shape[0],
+            "head_dim": _width(weights, ("temporal.fc.{p}", 0), ("head.weight", 1)),
         }
     made = ModelConfig(_name(arguments), "xvit", arguments, position_grid=(times[1], h, w))
     made.preprocessing = _preprocessing(arguments, clips)
@@ -99,8 +100,8 @@ def _arguments(
         raise CheckpointError(
             f"{weights.key_of('patch_embed.proj.weight')} has shape {tuple(patches.shape)}: (dim, 3, p, p) is expected"
         )
-    dim = most_common(t.shape[0] for t in weights.tensors("blocks.{i}.norm{i}.{p}") if t.dim()) or patches.shape[0]
-    hidden = most_common(t.shape[0] for t in weights.tensors("blocks.{i}.mlp.fc1.{p}") if t.dim()) or 4 * dim
+    dim = _width(weights, ("blocks.{i}.norm{i}.{p}", 0)) or patches.shape[0]
+    hidden = _width(weights, ("blocks.{i}.mlp.fc1.{p}", 0)) or 4 * dim
     heads = given.get("heads", HEADS.get(dim))
     if heads is None:
         known = ", ".join(f"{heads} for {width}" for width, heads in HEADS.items())
@@ -124,11 +125,17 @@ def _arguments(
     return arguments, (arguments["frames"], h, w)
 
 
+def _width(weights: Weights, *where: tuple[str, int]) -> int | None:
+    """What most weights of these names have in these dimensions: one of a wrong shape does not decide."""
+    return most_common(t.shape[axis] for name, axis in where for t in weights.tensors(name) if t.dim() > axis)
+
+
 def _picture(weights: Weights, size: Any, patch: int) -> tuple[int, int]:
     """Rows and columns of the position table: those of the size given, or of a square."""
     table = weights.need("pos_embed")
+    key = weights.key_of("pos_embed")
     if table.dim() != 3:
-        raise CheckpointError(f"{weights.key_of('pos_embed')} has shape {tuple(table.shape)}: (1, 1 + n, dim) is expected")
+        raise CheckpointError(f"{key} has shape {tuple(table.shape)}: (1, 1 + n, dim) is expected")
     places = table.shape[1] - 1
     if size is not None:
         height, width = (size, size) if isinstance(size, int) else size
@@ -136,9 +143,7 @@ def _picture(weights: Weights, size: Any, patch: int) -> tuple[int, int]:
             return height // patch, width // patch
     side = math.isqrt(max(places, 0))
     if side * side != places or not places:
-        raise CheckpointError(
-            f"{weights.key_of('pos_embed')} has {places} positions, not those of a square: give the size, (height, width)"
-        )
+        raise CheckpointError(f"{key} has {places} positions, not those of a square: give the size, (height, width)")
     return side, side
 
 
@@ -153,7 +158,8 @@ def _tell(description: Description, given: Mapping[str, Any]) -> None:
             f"nothing says how many heads the attention has: {arguments['heads']} are taken, as usual for the width "
             f"{arguments['dim']}; with another number all answers are wrong: give heads="
         )
-    description.notes.append(f"not in the file: {arguments['frames']} frames, size {arguments['size']}, mean and std 0.5")
+    frames, size = arguments["frames"], arguments["size"]
+    description.notes.append(f"not in the file: {frames} frames, size {size}, mean and deviation 0.5")
 
 
 def _name(arguments: Mapping[str, Any]) -> str:

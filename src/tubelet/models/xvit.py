@@ -1,13 +1,8 @@
 """X-ViT (Bulat et al., NeurIPS 2021): an image ViT on each frame, whose keys and values come in part from the
 neighbouring frames, and a small transformer over the class tokens of the frames.
 
-From top to bottom: patches + positions + time of the frame -> blocks with mixing -> the class token of each frame ->
-temporal transformer (or the mean) -> classes. Parameter names are those of image ViTs and of the released code.
-
-Mixing costs no product. Of the C channels of keys and values, all heads in a row, the first C // div come from the next
-frame, as many after them from the frame before, the rest from the frame itself; zeros beyond the ends. So a head whose
-channels all come from one frame is plain attention to that frame; others join the channels of several frames at the
-same place of the picture.
+From top to bottom: patches + positions + time of the frame -> blocks that mix (mixing.py) -> the class token of each
+frame -> temporal transformer (or the mean) -> classes. Parameter names are those of image ViTs and the released code.
 
 Differences from the released code: attention is fused, and channels are moved within the projection's own memory;
 frames exchange within a clip and a segment of it, whatever the batch; any number of frames; every block may mix,
@@ -19,7 +14,6 @@ What the paper has and that code has not is not here either: the summary token, 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import prod
 from typing import Any, ClassVar
 
 import torch
@@ -29,156 +23,14 @@ from torch import Tensor, nn
 from tubelet.errors import SelectionError, TubeletError
 from tubelet.models.base import VideoModel
 from tubelet.models.layers import MLP, DropPath, drop_path_rates, init_linear, resize_positions
+from tubelet.models.mixing import Frames, MixingAttention
 from tubelet.models.vit import Block as PlainBlock
-from tubelet.selection.core import NOTHING, Ask, Grid, Layout, Signals, Tokens, take
+from tubelet.selection.core import NOTHING, Ask, Grid, Layout, Tokens
 from tubelet.selection.plan import Host, Kept, Plan
-
-NEXT, OWN, BEFORE = 1, 0, -1  # the frame that a channel comes from, counted from its own
-
-
-class Frames:
-    """How the T frames of each clip stand to each other: which exchange, and where in the picture their tokens lie.
-
-    Args:
-        exchange: (B or 1, T - 1) bool, whether frames t and t + 1 exchange; None: all of them do.
-        place: (B, T, n) place of each patch token in a picture of `places`; None: all frames hold the same places.
-    """
-
-    def __init__(self, exchange: Tensor | None = None, place: Tensor | None = None, places: int = 0) -> None:
-        self.exchange, self.place, self.places = exchange, place, places
-        self._partners: dict[int, tuple[Tensor, Tensor]] = {}
-
-    def neighbour(self, x: Tensor, step: int) -> Tensor:
-        """x (B, T, ...) of the next frame or of the one before; zeros where there is none to exchange with."""
-        other = x[:, 1:] if step == NEXT else x[:, :-1]
-        if self.exchange is not None:
-            other = torch.where(_wider(self.exchange, x), other, 0)
-        edge = torch.zeros_like(x[:, :1])
-        return torch.cat([other, edge] if step == NEXT else [edge, other], dim=1)
-
-    def at_place(self, x: Tensor, step: int) -> Tensor:
-        """x (B, T, L, ...) of the neighbour's token at the same place as each token; zeros where that was dropped.
-
-        As if x were scattered to the whole picture with zeros between, shifted by a frame, and gathered again.
-        """
-        other = self.neighbour(x, step)
-        if self.place is None:
-            return other
-        row, there = self.partner(step)
-        batch, frames, length = row.shape
-        rows = other.reshape(batch * frames, length, prod(x.shape[3:]))
-        return torch.where(_wider(there, x), take(rows, row.flatten(0, 1)).view(x.shape), 0)
-
-    def partner(self, step: int) -> tuple[Tensor, Tensor]:
-        """(B, T, L) the neighbour's row at the same place as each token, class token first, and whether it has one."""
-        assert self.place is not None
-        if step not in self._partners:
-            slot = F.pad(self.place + 1, (1, 0))  # (B, T, 1 + n): slot 0 is the class token's
-            number = torch.arange(1, slot.shape[2] + 1, device=slot.device).expand_as(slot)
-            rows = slot.new_zeros(*slot.shape[:2], 1 + self.places).scatter(2, slot, number)  # 0: dropped
-            row = self.neighbour(rows, step).gather(2, slot)
-            self._partners[step] = (row - 1).clamp(min=0), row > 0
-        return self._partners[step]
-
-
-def _wider(mask: Tensor, x: Tensor) -> Tensor:
-    return mask.view(*mask.shape, *(1,) * (x.dim() - mask.dim()))
-
-
-class MixingAttention(nn.Module):
-    """Attention within each frame, some channels of whose keys and values are those of the neighbouring frames.
-
-    Args:
-        width: channels that come from the next frame, and as many after them from the one before; 0: none.
-        per_head: count channels inside each head (eq. 9), not over all heads in a row.
-    """
-
-    def __init__(self, dim: int, heads: int, *, width: int, per_head: bool = False, qkv_bias: bool = True) -> None:
-        super().__init__()
-        self.dim, self.heads, self.width = dim, heads, width
-        self.groups = heads if per_head else 1  # equal parts of the channels, each of which is mixed alike
-        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
-        self.proj = nn.Linear(dim, dim)
-        sources = [set(head) for head in self.sources().view(heads, -1).tolist()]
-        self.joining = [head for head, frames in enumerate(sources) if len(frames) > 1]  # they read several frames
-
-    def sources(self, device: torch.device | str = "cpu") -> Tensor:
-        """(C) the frame that each channel of keys and values comes from: NEXT, BEFORE or OWN."""
-        channel = torch.arange(self.dim, device=device) % (self.dim // self.groups)
-        return (channel < self.width).long() - ((channel >= self.width) & (channel < 2 * self.width)).long()
-
-    def forward(self, x: Tensor, frames: Frames, ask: Ask = NOTHING) -> tuple[Tensor, Signals]:
-        """x (B, T, L, C), the class token of each frame first -> the same shape, and the signals asked for."""
-        batch, count, length, dim = x.shape
-        qkv = self.qkv(x)  # (B, T, L, 3 C)
-        parts = qkv.view(batch, count, length, 3, self.heads, dim // self.heads)
-        keys = parts[:, :, 1:, 1].mean(dim=3).flatten(1, 2) if ask.keys else None  # a token's own, before they are mixed
-        mask = self.mix(qkv, frames) if self.width else None
-        q, k, v = parts.flatten(0, 1).permute(2, 0, 3, 1, 4)  # each (B T, heads, L, d)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=None if mask is None else mask.flatten(0, 1))
-        out = self.proj(out.transpose(1, 2).reshape(x.shape))
-        return out, Signals(keys, self.received(parts, mask, frames) if ask.attention else None)
-
-    def mix(self, qkv: Tensor, frames: Frames) -> Tensor | None:
-        """Bring in the channels of the neighbours, within qkv (B, T, L, 3 C): only what comes from there is copied.
-
-        Returns (B, T, heads, 1, L) bool, the keys that there are: None if all.
-        """
-        both = qkv.unflatten(3, (3, self.groups, -1))[:, :, :, 1:]  # (B, T, L, keys and values, groups, C / groups)
-        ahead, behind = both[..., : self.width], both[..., self.width : 2 * self.width]
-        if frames.place is None or not self.joining:  # rows of neighbours are of one place, or heads are of one frame
-            ahead.copy_(frames.neighbour(ahead, NEXT))
-            behind.copy_(frames.neighbour(behind, BEFORE))
-            return None
-        heads = qkv.unflatten(3, (3, self.heads, -1))[:, :, :, 1:]  # the same memory, (B, T, L, 2, heads, d)
-        joined, seen = self._join(heads[..., self.joining, :], frames)
-        ahead.copy_(frames.neighbour(ahead, NEXT))
-        behind.copy_(frames.neighbour(behind, BEFORE))
-        heads[..., self.joining, :] = joined
-        mask = seen.new_ones(*seen.shape[:3], self.heads)
-        mask[..., self.joining] = seen
-        return mask.transpose(2, 3).unsqueeze(3)
-
-    def _join(self, own: Tensor, frames: Frames) -> tuple[Tensor, Tensor]:
-        """Keys and values (B, T, L, 2, J, d) of the heads that read several frames: what each place of those holds.
-
-        Channels whose frame has dropped the place are zero. Also (B, T, L, J) bool: any of the head's frames has it.
-        """
-        source = self.sources(own.device).view(self.heads, -1)[self.joining]  # (J, d)
-        joined = torch.where(source == NEXT, frames.at_place(own, NEXT), own)
-        joined = torch.where(source == BEFORE, frames.at_place(own, BEFORE), joined)
-        seen = (source == OWN).any(dim=1).expand(*own.shape[:3], -1)
-        for step in (NEXT, BEFORE):
-            seen = seen | ((source == step).any(dim=1) & frames.partner(step)[1][..., None])
-        first = torch.arange(own.shape[2], device=own.device) == 0  # a frame without neighbours sees zeros, as in training
-        return joined, seen | first[:, None]
-
-    def received(self, parts: Tensor, mask: Tensor | None, frames: Frames) -> Tensor:
-        """(B, N) attention of the class tokens that each patch token receives, mean over the heads that look at it.
-
-        `parts` (B, T, L, 3, heads, d) are mixed already. A head that reads the next frame credits the tokens there; one
-        that joins channels of several frames credits each by its share of them.
-        """
-        q, k = parts[:, :, :1, 0].transpose(2, 3), parts[:, :, :, 1].transpose(2, 3)  # (B, T, heads, 1 or L, d)
-        logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (B, T, heads, 1, L)
-        weights = (logits if mask is None else logits.masked_fill(~mask, float("-inf"))).softmax(dim=-1)
-        weights = weights.squeeze(3).transpose(2, 3)  # (B, T, L, heads)
-        received = self._credited(weights, frames) / self._credited(torch.ones_like(weights), frames).clamp(min=1e-6)
-        return received[:, :, 1:].flatten(1, 2)
-
-    def _credited(self, weights: Tensor, frames: Frames) -> Tensor:
-        """Of each frame's view (B, T, L, heads) -> (B, T, L), to the tokens that were looked at."""
-        source = self.sources(weights.device).view(self.heads, -1)
-        total = weights @ (source == OWN).to(weights.dtype).mean(dim=1)
-        for step in (NEXT, BEFORE):
-            share = (source == step).to(weights.dtype).mean(dim=1)  # (heads)
-            for shift, here in ((frames.neighbour, share == 1), (frames.at_place, share < 1)):
-                total = total + shift(weights @ (share * here), -step)
-        return total
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block over frames. A step of the plan may act between the attention's residual and the MLP."""
+    """Pre-norm transformer block over frames. A step of the plan may act between attention and MLP."""
 
     def __init__(self, attention: MixingAttention, mlp_ratio: float, *, eps: float, drop_path: float) -> None:
         super().__init__()
@@ -201,6 +53,17 @@ class Block(nn.Module):
         if inside is not None:
             tokens = inside(tokens)
         return tokens.with_x(tokens.x + self.drop_path(self.mlp(self.norm2(tokens.x))))
+
+
+class PatchEmbed(nn.Module):
+    """Each patch of `patch_size` x `patch_size` pixels of a picture becomes a token."""
+
+    def __init__(self, dim: int, patch_size: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, dim, kernel_size=patch_size, stride=patch_size)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return self.proj(pictures).flatten(2).transpose(1, 2)  # (B, 3, H, W) -> (B, n, C): row, column
 
 
 class TemporalTransformer(nn.Module):
@@ -234,8 +97,9 @@ class XViT(VideoModel):
         mixing_layers: blocks that mix; None: all.
         segment_length: frames of a segment; segments never exchange. None: the whole clip.
         position_grid: (t, h, w) that the weights' positions in time and in the picture were made for.
-        temporal_rule: for other numbers of frames "resize" the positions in time, or frame t has that of t "modulo" t's.
-        frame_shift: neighbours after frames were dropped: the next one "kept", or only the "true" one, zeros if it went.
+        temporal_rule: positions in time for another number of frames: "resize" them, or that of frame t is the one of t
+            "modulo" their number (released).
+        frame_shift: neighbours, once frames were dropped: the next one "kept"; or the "true" one, zeros if it went.
         pool: "temporal" transformer over the frames, of temporal_depth blocks with temporal_heads (None: heads) and
             temporal_mlp_ratio, then a layer of head_dim (None: dim) before the classifier; or "average" of the frames.
     """
@@ -294,8 +158,7 @@ class XViT(VideoModel):
         self.grid = self.grid_of(frames, *self.size)
         self.position_grid = Grid(*position_grid) if position_grid else self.grid
 
-        self.patch_embed = nn.Module()  # for the name: patch_embed.proj
-        self.patch_embed.proj = nn.Conv2d(3, dim, kernel_size=patch_size, stride=patch_size)
+        self.patch_embed = PatchEmbed(dim, patch_size)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.position_grid.per_frame, dim))
         self.temp_embed = nn.Parameter(torch.zeros(1, self.position_grid.t, 1, dim))  # zeros: an image model, at first
@@ -339,9 +202,12 @@ class XViT(VideoModel):
         """The tokens that are left after the last block, those of each frame behind its class token."""
         tokens = self.embed(clip)
         schedule = self.plan.schedule(tokens.source)
+        position, frames = tokens.position, self.frames_of(tokens)
         for i, block in enumerate(self.blocks):
             tokens = schedule.apply("before", i, tokens, record)
-            tokens = block(tokens, self.frames_of(tokens), schedule.ask(i, tokens), schedule.inside(i, record))
+            if tokens.position is not position:  # only a selection changes how frames stand to each other
+                position, frames = tokens.position, self.frames_of(tokens)
+            tokens = block(tokens, frames, schedule.ask(i, tokens), schedule.inside(i, record))
             tokens = schedule.apply("after", i, tokens, record)
         return tokens
 
@@ -351,7 +217,7 @@ class XViT(VideoModel):
             raise TubeletError(f"clip of shape {tuple(clip.shape)}: (B, 3, T, H, W) is expected")
         grid = self.grid_of(*clip.shape[2:])
         pictures = clip.transpose(1, 2).flatten(0, 1)  # (B T, 3, H, W)
-        patches = self.patch_embed.proj(pictures).flatten(2).transpose(1, 2)  # (B T, n, C)
+        patches = self.patch_embed(pictures)  # (B T, n, C)
         first = self.cls_token.to(patches.dtype).expand(patches.shape[0], -1, -1)
         x = torch.cat([first, patches], dim=1).unflatten(0, (clip.shape[0], grid.t))  # (B, T, 1 + n, C)
         x = x + (self.positions(grid) + self.times(grid.t))  # float32 under autocast
@@ -411,13 +277,13 @@ class XViT(VideoModel):
 def _equal_frames(block: int, entered: Layout, left: Layout) -> None:
     """Every layout so far had a part a frame: so has one with as many parts, or with whole frames or boxes left."""
     if left.grid is None and left.segments != entered.segments:
+        groups = "/".join([str(entered.segments)] * 3)
         raise SelectionError(
-            f"X-ViT attends within each frame and needs equally many tokens in each: of {entered.segments} frames block "
-            f"{block} would leave {left}; groups={'/'.join([str(entered.segments)] * 3)} with r= (or sta:keep=), T and S "
-            f"leave as many in each"
+            f"X-ViT attends within each frame and needs equally many tokens in each: of {entered.segments} frames "
+            f"block {block} would leave {left}; r= (or sta:keep=) with groups={groups}, T and S leave as many in each"
         )
 
 
 SIZES = {"xvit_base": {"dim": 768, "depth": 12, "heads": 12}}
 
-__all__ = ["Block", "Frames", "MixingAttention", "SIZES", "TemporalTransformer", "XViT"]
+__all__ = ["Block", "PatchEmbed", "SIZES", "TemporalTransformer", "XViT"]
