@@ -33,13 +33,26 @@ NO_OPS = [
     "uniform:keep=1.0@0+sta:r=0",
 ]
 SPECS = [spec for specs in SELECTORS.values() for spec in specs]
-# Models that take some specs alone; every other is refused, with a sentence that says this.
+# Models that take some specs alone: those that leave a dense box, or as many tokens of each frame.
 BOXES = [spec for spec in SPECS if all(step.budget.kind in "TS" for term in parse(spec).terms for step in term.steps)]
-TAKES = {"mvit": BOXES, "mvit_no_class_token": BOXES}
-SAYS = dict.fromkeys(TAKES, "pools over a dense grid of tokens")
-FEW = {"mvit_no_class_token": ["none", "stts:T0.5@0-S0.5@3", "attention:T5@2-S2@4"]}  # as the other in the rest
-PAIRS = [(key, spec) for key in MODELS for spec in FEW.get(key, TAKES.get(key, SPECS))]
-REFUSED = [(key, spec) for key in TAKES for spec in SPECS if spec not in TAKES[key]]
+TAKES = {
+    "mvit": BOXES,
+    "mvit_no_class_token": ["none", "stts:T0.5@0-S0.5@3", "attention:T5@2-S2@4"],  # as the other in the rest
+    "xvit": [
+        "none", "sta:r=3,groups=8/8/8", "random:r=5@1,groups=8", "random:T0.5@0-S3@3", "attention:T5@2-S2@4",
+        "uniform:T4@0+attention:r=4@2,groups=4", "stts:T0.5@0-S0.5@3",
+    ],
+    "xvit_joining": ["none", "sta:keep=0.4@1,groups=8", "uniform:T3@0-S0.5@2", "attention:T5@2-S2@4"],
+}  # fmt: skip
+# The others are refused, with a sentence that says this.
+SAYS = {
+    "mvit": "pools over a dense grid of tokens",
+    "mvit_no_class_token": "pools over a dense grid of tokens",
+    "xvit": "equally many tokens in each",
+    "xvit_joining": "equally many tokens in each",
+}
+PAIRS = [(key, spec) for key in MODELS for spec in TAKES.get(key, SPECS)]
+REFUSED = [(key, spec) for key in TAKES for spec in SPECS if spec not in BOXES]
 all_models = pytest.mark.parametrize("key", MODELS)
 all_pairs = pytest.mark.parametrize(("key", "spec"), PAIRS)
 

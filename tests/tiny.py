@@ -26,6 +26,11 @@ MODELS = {  # one entry a backbone: name for create_model, arguments
             "norm_stem": True,
         },
     ),
+    "xvit": ("xvit_base", {**SIZES, "frames": 8, "mixing_div": 3}),  # a head a frame: the next, the one before, its own
+    "xvit_joining": (  # head 0 joins channels of all three
+        "xvit_base",
+        {**SIZES, "frames": 8, "mixing_div": 8, "segment_length": 5, "frame_shift": "true", "pool": "average"},
+    ),
 }
 
 

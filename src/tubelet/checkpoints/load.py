@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tubelet.checkpoints import huggingface, mvit, own, scorers, videomae
+from tubelet.checkpoints import huggingface, mvit, own, scorers, videomae, xvit
 from tubelet.checkpoints.files import Contents
 from tubelet.checkpoints.fit import fit
 from tubelet.checkpoints.labels import Labels, check_count, in_order, numbered, read_labels
@@ -25,7 +25,13 @@ HEAD = "head."  # where every model of the project has its classifier,
 SELECTORS = "plan."  # and the weights of its learned selectors
 
 
-LAYOUTS = {layout.name: layout for layout in (own.LAYOUT, videomae.LAYOUT, huggingface.LAYOUT, *mvit.LAYOUTS)}
+# Where a file fits several as well, the first is taken.
+LAYOUTS = {
+    layout.name: layout
+    for layout in (
+        own.LAYOUT, videomae.LAYOUT, huggingface.LAYOUT, *mvit.LAYOUTS, xvit.AVERAGE, xvit.LAYOUT, xvit.IMAGE_VIT,
+    )
+}  # fmt: skip
 
 
 def list_layouts() -> list[str]:

@@ -46,7 +46,7 @@ def infer_arguments(weights: Weights, given: Mapping[str, Any]) -> dict[str, Any
     arguments = {
         "num_classes": stored_classes(weights),
         "dim": dim,
-        "depth": whole_blocks(weights),
+        "depth": depth_of(weights),
         "heads": heads,
         "mlp_ratio": mlp_ratio(hidden, dim),
         "patch_size": patches.shape[3],
@@ -146,9 +146,10 @@ def mlp_ratio(hidden: int, dim: int) -> float:
     return ratio if int(dim * ratio) == hidden else (hidden + 0.5) / dim
 
 
-def whole_blocks(weights: Weights) -> int:
+def depth_of(weights: Weights, stem: str = "blocks.") -> int:
     """Blocks up to the last whole one: a stray key of a block far behind is no reason to build it."""
-    keys = Counter(int(name.split(".")[1]) for name in weights.pieces if name.startswith("blocks."))
+    names = (name.removeprefix(stem) for name in weights.pieces if name.startswith(stem))
+    keys = Counter(int(name.split(".")[0]) for name in names)
     return max((i for i, count in keys.items() if 2 * count > max(keys.values())), default=-1) + 1
 
 

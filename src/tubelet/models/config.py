@@ -50,6 +50,9 @@ ARGUMENTS = {
     "dim_mul": any_of(row(NOT_NEGATIVE, 2)), "head_mul": any_of(row(NOT_NEGATIVE, 2)), "pool_kernel": row(COUNT, 3),
     "pool_q_stride": any_of(row(COUNT_OR_0, 4)), "pool_kv_stride": row(COUNT, 3), "unpooled_kv": any_of(COUNT_OR_0),
     "norm_stem": SWITCH, "pool_eps": POSITIVE,
+    "mixing": TEXT, "mixing_div": COUNT, "mixing_layers": either(any_of(COUNT_OR_0), NULL),
+    "segment_length": either(COUNT, NULL), "temporal_rule": TEXT, "frame_shift": TEXT, "temporal_depth": COUNT,
+    "temporal_heads": either(COUNT, NULL), "temporal_mlp_ratio": POSITIVE, "head_dim": either(COUNT, NULL),
 }  # fmt: skip
 
 

@@ -20,6 +20,8 @@ from tubelet.models.video_swin import SIZES as SWIN_SIZES
 from tubelet.models.video_swin import VideoSwin
 from tubelet.models.vit import SIZES as VIT_SIZES
 from tubelet.models.vit import ViT
+from tubelet.models.xvit import SIZES as XVIT_SIZES
+from tubelet.models.xvit import XViT
 from tubelet.selection.plan import Kept
 from tubelet.selection.registry import build_plan
 
@@ -28,6 +30,7 @@ BUILDERS: dict[str, tuple[type[VideoModel], dict[str, dict[str, Any]]]] = {
     "vit": (ViT, VIT_SIZES),
     "mvit": (MViT, MVIT_SIZES),
     "video_swin": (VideoSwin, SWIN_SIZES),
+    "xvit": (XViT, XVIT_SIZES),
 }
 ARCHITECTURES = {name: builder for name, (builder, _) in BUILDERS.items()}
 MODELS = {model: (name, sizes[model]) for name, (_, sizes) in BUILDERS.items() for model in sizes}
