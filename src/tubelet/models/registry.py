@@ -14,13 +14,18 @@ from torch import Tensor
 from tubelet.errors import TubeletError
 from tubelet.models.base import VideoModel
 from tubelet.models.config import ModelConfig, Preprocessing
+from tubelet.models.evad import EVAD
+from tubelet.models.evad import SIZES as EVAD_SIZES
 from tubelet.models.vit import SIZES as VIT_SIZES
 from tubelet.models.vit import ViT
 from tubelet.selection.plan import Kept
 from tubelet.selection.registry import build_plan
 
-ARCHITECTURES: dict[str, type[VideoModel]] = {"vit": ViT}
-MODELS: dict[str, tuple[str, dict[str, Any]]] = {name: ("vit", sizes) for name, sizes in VIT_SIZES.items()}
+ARCHITECTURES: dict[str, type[VideoModel]] = {"vit": ViT, "evad": EVAD}
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    **{name: ("vit", sizes) for name, sizes in VIT_SIZES.items()},
+    **{name: ("evad", sizes) for name, sizes in EVAD_SIZES.items()},
+}
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -61,8 +66,7 @@ def build_model(config: ModelConfig) -> VideoModel:
     model = builder(**arguments)
     config.position_grid = (*model.position_grid,)
     if config.preprocessing == Preprocessing():  # none was given: that of the architecture at its size
-        size = model.size[0] if model.size[0] == model.size[1] else model.size
-        config.preprocessing = Preprocessing(frames=model.frames, size=size)
+        config.preprocessing = model.preprocessing()
     model.config = config
     set_selection(model, config.select)
     return model.eval()

@@ -69,6 +69,7 @@ class Host:
     class_token: bool = False
     check: Callable[[int, Layout], None] = takes_anything  # raises SelectionError: this cannot go on
     arriving: Callable[[int, Place, Layout], Layout] = pools_nothing  # what the model's own pooling leaves at a place
+    key_frame: bool = False  # a detector, which needs the whole key slab: `keep=` of any selector acts beside it
 
     @property
     def depth(self) -> int:
