@@ -11,13 +11,16 @@ from safetensors.torch import load_file
 
 from tests.parity.cases import parity_cases
 from tubelet.checkpoints.evad import LAYOUT
+from tubelet.data.keyframe import flipped_boxes, prepared, resized_boxes, resized_size
+from tubelet.data.sampling import around
 from tubelet.detection import kept_proposals, scaled_boxes
 from tubelet.models.boxes import extended
 from tubelet.models.context import ContextDecoder
-from tubelet.models.evad import EVAD, restored_places
+from tubelet.models.evad import EVAD, Predictions, restored_places
 from tubelet.models.roi import levels_of, roi_align
 from tubelet.selection.core import Grid
 from tubelet.selection.registry import build_plan
+from tubelet.training.detection import DetectionLoss, Target, Weights, match
 
 CLOSE = {"rtol": 0, "atol": 1e-4}
 PIXELS = {"rtol": 0, "atol": 1e-2}
@@ -207,3 +210,58 @@ def test_roi_pool(case):
     for ours, theirs in ((pooled, "output.pooled"), (single, "output.single_level_stride16")):
         ours = ours.flatten(0, 1).transpose(1, 2).unflatten(2, (about["resolution"],) * 2)
         torch.testing.assert_close(ours, tensors[theirs], **CLOSE)
+
+
+@of("evad_losses_*.json")
+def test_losses(case):
+    about, tensors = read(case)
+    given = about["weights"]
+    weights = Weights(given["class"], given["l1"], given["giou"], given["action"], given["no_object"])
+
+    def inputs(kind, count):
+        return [tensors[f"input.{kind}.{i}"].requires_grad_() for i in range(count)]
+
+    persons, boxes = (inputs(kind, about["num_loc_heads"]) for kind in ("person_logits", "boxes"))
+    actions = inputs("action_logits", about["num_decoder_layers"])
+    sizes = tensors["input.image_whwh"][:, :2].flip(1)  # height, width
+    assert sizes.tolist() == about["image_sizes"]
+    found = Predictions(torch.stack(persons), torch.stack(boxes), torch.stack(actions), sizes)
+    images = range(about["batch"])
+    targets = [Target(tensors[f"target.boxes.{i}"], tensors[f"target.actions.{i}"]) for i in images]
+    assert [len(target.boxes) for target in targets] == about["targets_per_image"]
+
+    for i, one in enumerate(match(found, targets, weights)[-1]):
+        assert torch.equal(one.found, tensors[f"match.pred.{i}"])
+        assert torch.equal(one.target, tensors[f"match.target.{i}"])
+    loss, terms = DetectionLoss(weights)(found, targets)
+    assert {f"loss_{name}": float(term) for name, term in terms.items()} == pytest.approx(
+        about["losses_unweighted"], abs=1e-4
+    )
+    assert float(loss) == pytest.approx(about["total"], abs=1e-4)
+    loss.backward()
+    for kind, given in (("person_logits", persons), ("boxes", boxes), ("action_logits", actions)):
+        for i, one in enumerate(given):
+            torch.testing.assert_close(one.grad, tensors[f"grad.{kind}.{i}"], **CLOSE)
+
+
+@of("evad_preprocess_*.json")
+def test_preprocessing(case):
+    about, tensors = read(case)
+    frames = tensors["input.frames"].flip(-1)  # BGR -> RGB
+    if about["flip"]:
+        frames = frames.flip(2)
+    height, width = frames.shape[1:3]
+    size = resized_size(height, width, about["min_size"], about["max_size"])
+    assert list(size) == about["out_size"]
+    clip = prepared(frames, about["min_size"], about["mean"], about["std"], longest=about["max_size"])
+    grey = 1 / 255 / min(about["std"])
+    torch.testing.assert_close(clip, tensors["output.clip"], rtol=0, atol=grey * (1 + 1e-5))
+    boxes = tensors["input.boxes_unit"] * torch.tensor([width, height, width, height])
+    boxes = resized_boxes(boxes, height, width, about["min_size"], about["max_size"])
+    if about["flip"]:
+        boxes = flipped_boxes(boxes, size[1])
+    torch.testing.assert_close(boxes, tensors["output.boxes_pixels"], **PIXELS)
+    for sampled in about["clip_sampling"]:
+        frames, rate = len(sampled["indices"]), sampled["rate"]
+        assert 2 * sampled["half_len"] == frames * rate
+        assert around(sampled["num_frames"], sampled["center"], frames, rate) == sampled["indices"]

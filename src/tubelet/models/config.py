@@ -34,7 +34,7 @@ FIELDS = {
 }  # fmt: skip
 PREPROCESSING = {
     "frames": COUNT, "stride": COUNT, "size": SIZE, "mean": row(NUMBER, 3), "std": row(POSITIVE, 3),
-    "sampling": one_of(("uniform", "dense", "k400", "ssv2")),
+    "sampling": one_of(("uniform", "dense", "k400", "ssv2", "keyframe")),
 }  # fmt: skip
 # Of the models' constructors; load_model's are checked by it too.
 ARGUMENTS = {
@@ -42,6 +42,11 @@ ARGUMENTS = {
     "mlp_ratio": POSITIVE, "patch_size": COUNT, "tubelet_size": COUNT, "qkv_bias": SWITCH, "positions": TEXT,
     "position_grid": GRID, "class_token": SWITCH, "pool": TEXT, "layer_scale": either(NUMBER, NULL),
     "drop_path": SHARE, "dropout": SHARE, "eps": POSITIVE, "fc_norm_eps": either(POSITIVE, NULL),
+    # of detectors
+    "taps": either(row(COUNT_OR_0, 4), NULL), "width": COUNT, "proposals": COUNT, "proposal_heads": COUNT,
+    "attention_heads": COUNT, "hidden": COUNT, "dynamic": COUNT, "decoder_dim": COUNT, "decoder_depth": COUNT,
+    "decoder_heads": COUNT, "action_dim": COUNT, "roi_extension": row(NUMBER, 2), "restoration": TEXT,
+    "resize_when": TEXT,
 }  # fmt: skip
 
 

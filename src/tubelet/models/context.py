@@ -35,6 +35,7 @@ class ContextDecoder(nn.Module):
     ) -> None:
         super().__init__()
         self.dim = dim
+        self.pos_embed: Tensor
         self.embed = nn.Linear(backbone_dim, dim, bias=False)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.register_buffer("pos_embed", sinusoid_table(position_grid.tokens, dim), persistent=False)

@@ -198,7 +198,8 @@ class EVAD(VideoModel):
         tokens, maps = self.forward_features(clip, record)
         person_logits, boxes = self.proposals(self.pyramid(maps), sizes)
         around = extended(boxes[-1].detach(), sizes, self.roi_extension)  # (B, Q, 4), the same in all slots
-        x = self.backbone.fc_norm(tokens.x)  # type: ignore[misc]
+        assert self.backbone.fc_norm is not None
+        x = self.backbone.fc_norm(tokens.x)
         places = restored_places(tokens, self.restoration)
         codes = self.positions_for(self.context.pos_embed, tokens.source)
         action_logits = self.context(x, places, codes, tokens.source, around, self.patch_size)
@@ -207,8 +208,10 @@ class EVAD(VideoModel):
     def forward_features(self, clip: Tensor, record: list[Kept] | None = None) -> tuple[Tokens, list[Tensor]]:
         """Padded clips -> the tokens left after the last block, and four maps (B, dim, h, w) of the key slab."""
         grid = self.grid_of(*clip.shape[2:])
+        table = self.backbone.pos_embed
+        assert isinstance(table, Tensor)
         x = self.backbone.patch_embed(clip)
-        x = x + self.positions_for(self.backbone.pos_embed, grid)
+        x = x + self.positions_for(table, grid)
         tokens = Tokens(x, Layout.dense(grid), grid)
         schedule = self.plan.schedule(grid)
         after: dict[int, Tensor] = {}
@@ -269,13 +272,13 @@ class EVAD(VideoModel):
 def _needs_key_slab(block: int, layout: Layout) -> None:
     if not layout.pinned:
         raise SelectionError(
-            f"a detector needs every token of its key frame, and at block {block} a part of them may go; give keyframe, "
+            f"a detector needs every token of its key frame, and at block {block} a part of them may go; give keyframe "
             "or a baseline with a keep= budget, such as keyframe:keep=0.7 or random:keep=0.7"
         )
 
 
 def key_map(tokens: Tokens) -> Tensor:
-    """(B, C, h, w): the tokens of the key slab, which is the middle of the grid or, once others were dropped, in front."""
+    """(B, C, h, w): the tokens of the key slab: the middle of the grid or, once others were dropped, in front."""
     grid = tokens.source
     first = grid.t // 2 * grid.per_frame if tokens.position is None else 0
     slab = tokens.x[:, first : first + grid.per_frame]

@@ -4,7 +4,8 @@
 learned boxes and features, and a row of heads, each of which pools its boxes from the pyramid, mixes that with the
 features, and says of every proposal whether it is a person and how its box should move.
 
-Differences from the released code: the pooled features come with the channels last, as the heads use them; attention
+Differences from the released code: channels are reduced before maps are enlarged by repeating cells, not after it,
+which gives the same numbers with less work; what is pooled comes with the channels last, as the heads use it; attention
 among the proposals is fused.
 """
 
@@ -37,8 +38,8 @@ class Pyramid(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Four maps (B, dim, h, w), h and w even -> four (B, width, ., .) of 4, 2, 1 and 1/2 times their sides."""
-        resized = [_nearest(maps[0], 4), _nearest(maps[1], 2), maps[2], maps[3][:, :, ::2, ::2]]
-        finer = [conv(one) for conv, one in zip(self.lateral, resized, strict=True)]
+        a, b, c, d = (conv(one) for conv, one in zip(self.lateral, maps, strict=True))
+        finer = [_nearest(a, 4), _nearest(b, 2), c, d[:, :, ::2, ::2]]  # cells are repeated or left out
         for i in reversed(range(LEVELS - 1)):
             finer[i] = finer[i] + _nearest(finer[i + 1], 2)
         return [conv(one) for conv, one in zip(self.output, finer, strict=True)]
