@@ -336,7 +336,7 @@ def test_sharded(tmp_path):
 
 
 def test_layouts(tmp_path):
-    assert list_layouts() == ["tubelet", "videomae", "huggingface"]
+    assert list_layouts() == ["tubelet", "videomae", "huggingface", "evad"]
     folder = made.hf_folder(tmp_path, made.small())
     with pytest.raises(CheckpointError, match="no layout 'mae'; there are auto, tubelet, videomae, huggingface"):
         load_model(folder, layout="mae")

@@ -237,7 +237,7 @@ def test_losses(case):
     assert {f"loss_{name}": float(term) for name, term in terms.items()} == pytest.approx(
         about["losses_unweighted"], abs=1e-4
     )
-    assert float(loss) == pytest.approx(about["total"], abs=1e-4)
+    assert float(loss.detach()) == pytest.approx(about["total"], abs=1e-4)
     loss.backward()
     for kind, given in (("person_logits", persons), ("boxes", boxes), ("action_logits", actions)):
         for i, one in enumerate(given):

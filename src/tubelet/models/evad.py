@@ -19,6 +19,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._pytree import _register_namedtuple
 
 from tubelet.errors import SelectionError, TubeletError
 from tubelet.models.base import VideoModel
@@ -56,6 +57,9 @@ class Predictions(NamedTuple):
     def action_scores(self) -> Tensor:
         """(B, Q, classes): probability of each action, which do not exclude each other."""
         return self.action_logits[-1].float().sigmoid()
+
+
+_register_namedtuple(Predictions, serialized_type_name="tubelet.Predictions")  # so that an exported model can be saved
 
 
 class EVAD(VideoModel):
@@ -293,7 +297,8 @@ def restored_places(tokens: Tokens, restoration: str) -> Tensor | None:
     return torch.cat([tokens.position[:, :key], tokens.position[:, key:].sort(dim=1).values], dim=1)
 
 
-SIZES = {
+# The released sizes; and a small one, whose backbone is that of the packaged JHMDB classifier, to be trained on JHMDB.
+SIZES: dict[str, dict[str, object]] = {
     "evad_base": {"dim": 768, "depth": 12, "heads": 12},
     "evad_large": {
         "dim": 1024,
@@ -302,6 +307,25 @@ SIZES = {
         "decoder_dim": 512,
         "decoder_depth": 12,
         "decoder_heads": 8,
+    },
+    "evad_tiny": {
+        "size": 128,
+        "num_classes": 21,
+        "dim": 192,
+        "depth": 6,
+        "heads": 3,
+        "positions": "learned",
+        "position_grid": (8, 7, 7),
+        "width": 64,
+        "proposals": 20,
+        "proposal_heads": 3,
+        "attention_heads": 4,
+        "hidden": 256,
+        "dynamic": 16,
+        "decoder_dim": 96,
+        "decoder_depth": 3,
+        "decoder_heads": 3,
+        "action_dim": 256,
     },
 }
 

@@ -77,12 +77,13 @@ class Proposals(nn.Module):
         """
         cells = [one.permute(0, 2, 3, 1) for one in maps]  # (B, ., ., width)
         boxes = from_centres(self.boxes.float()) * whwh(sizes)  # (B, Q, 4), float32 whatever the weights are
-        x = self.features.expand(len(sizes), -1, -1)
-        found = []
+        x = self.features.expand(sizes.shape[0], -1, -1)
+        persons, moved = [], []
         for head in self.heads:
-            logits, boxes, x = head(cells, boxes.detach(), x, self.strides)
-            found.append((logits, boxes))
-        persons, moved = zip(*found, strict=True)
+            logits, boxes, x = head(cells, boxes, x, self.strides)
+            persons.append(logits)
+            moved.append(boxes)
+            boxes = boxes.detach()  # each head learns to move boxes as they come
         return torch.stack(persons), torch.stack(moved)
 
 
@@ -105,8 +106,8 @@ class Head(nn.Module):
         self, maps: Sequence[Tensor], boxes: Tensor, x: Tensor, strides: Sequence[float]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Boxes (B, Q, 4), features x (B, Q, C) -> person logits (B, Q, 2), moved boxes, features."""
-        level = levels_of(boxes, LEVELS)
-        pooled = roi_align(maps, boxes, strides, level, resolution=RESOLUTION)  # (B, Q, bins, C)
+        where = boxes.detach()
+        pooled = roi_align(maps, where, strides, levels_of(where, LEVELS), resolution=RESOLUTION)  # (B, Q, bins, C)
         x = self.norm1(x + self.attn(x))
         x = self.norm2(x + self.mix(x, pooled))
         x = self.norm3(x + self.fc2(F.relu(self.fc1(x))))
