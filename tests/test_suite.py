@@ -6,12 +6,14 @@ import pytest
 import torch
 
 from tests.tiny import MODELS, moving, randomise, tiny
+from tubelet.errors import SelectionError
 from tubelet.models.registry import set_selection, trace
 from tubelet.selection.registry import list_selectors
 
 SELECTORS = {  # selector: budgets of every form that it takes
     "none": ["none"],
     "sta": ["sta:r=3", "sta:keep=0.4", "sta:r=4@1,3,groups=4/2"],
+    "keyframe": ["keyframe:keep=0.7", "keyframe:keep=0.6@1,weight=4", "keyframe:keep=0.9@0-keep=0.5@3"],
     "random": ["random:r=3", "random:keep=0.5@0,2", "random:T0.5@0-S3@3", "random:S2x3@1"],
     "uniform": ["uniform:r=3", "uniform:keep=0.3@1", "uniform:T3@0-S0.5@2"],
     "attention": ["attention:r=3", "attention:keep=0.5@1,4", "attention:T5@2-S2@4"],
@@ -23,21 +25,32 @@ NO_OPS = [
     "sta:keep=1.0",
     "merge:r=0",
     "random:keep=1.0@2",
+    "keyframe:keep=1.0",
     "uniform:T8@0",
     "attention:T1.0@2-S1.0@3",
     "uniform:keep=1.0@0+sta:r=0",
 ]
 SPECS = [spec for specs in SELECTORS.values() for spec in specs]
+# Models that take some specs alone; every other is refused, with a sentence that says this.
+TAKES = {"vit_class_token": [spec for spec in SPECS if spec not in SELECTORS["keyframe"]]}
+SAYS = {"vit_class_token": "weighs queries; this model tells the class token's attention alone"}
+PAIRS = [(key, spec) for key in MODELS for spec in TAKES.get(key, SPECS)]
+REFUSED = [(key, spec) for key in TAKES for spec in SPECS if spec not in TAKES[key]]
 all_models = pytest.mark.parametrize("key", MODELS)
-all_specs = pytest.mark.parametrize("spec", SPECS)
+all_pairs = pytest.mark.parametrize(("key", "spec"), PAIRS)
 
 
 def test_no_selector_is_left_out():
     assert set(list_selectors()) == set(SELECTORS) - {"several"}
 
 
-@all_models
-@all_specs
+@pytest.mark.parametrize(("key", "spec"), REFUSED)
+def test_what_cannot_be_right_is_refused(key, spec):
+    with pytest.raises(SelectionError, match=SAYS[key]):
+        tiny(key, select=spec)
+
+
+@all_pairs
 def test_forward_and_trace(key, spec):
     model = tiny(key, select=spec)
     clip = moving(2, model)
@@ -62,8 +75,7 @@ def test_forward_and_trace(key, spec):
     assert left.patches.shape[1] == left.layout.tokens
 
 
-@all_models
-@all_specs
+@all_pairs
 def test_backward(key, spec):
     model = tiny(key, select=spec).train()
     clip = moving(2, model).requires_grad_()
@@ -87,8 +99,7 @@ def test_no_selection_is_the_dense_model_bit_for_bit(key, spec):
         assert torch.equal(dense(clip), idle(clip))
 
 
-@all_models
-@all_specs
+@all_pairs
 def test_a_clip_does_not_hang_on_its_neighbours(key, spec):
     model = tiny(key, select=spec)
     clips = moving(4, model)
@@ -99,8 +110,7 @@ def test_a_clip_does_not_hang_on_its_neighbours(key, spec):
     torch.testing.assert_close(batch[:1], alone, rtol=0, atol=1e-5)  # however many they are
 
 
-@all_models
-@all_specs
+@all_pairs
 def test_compiles_as_one_graph(key, spec):
     model = tiny(key, select=spec)
     clip = moving(2, model)
@@ -110,8 +120,7 @@ def test_compiles_as_one_graph(key, spec):
         assert torch.equal(compiled(clip), model(clip))
 
 
-@all_models
-@all_specs
+@all_pairs
 def test_exports(key, spec, tmp_path):
     """A pruned model is an ordinary graph: saved, loaded, and run at another batch size."""
     model = tiny(key, select=spec)
@@ -128,8 +137,7 @@ def test_exports(key, spec, tmp_path):
             torch.testing.assert_close(loaded(clips), model(clips), rtol=0, atol=1e-5)
 
 
-@all_models
-@all_specs
+@all_pairs
 def test_weights_are_those_of_the_dense_model(key, spec):
     """A training-free selector adds no parameter, and the state dict goes from one to the other."""
     dense, pruned = tiny(key), tiny(key, select=spec)
@@ -138,8 +146,7 @@ def test_weights_are_those_of_the_dense_model(key, spec):
     assert list(pruned.state_dict()) == list(dense.state_dict())
 
 
-@all_models
-@all_specs
+@all_pairs
 def test_half_precision_runs(key, spec):
     model = tiny(key, select=spec)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):

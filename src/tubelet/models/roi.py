@@ -68,7 +68,7 @@ def roi_align(
 
 def _along(low: Tensor, high: Tensor, length: Tensor, resolution: int, samples: int) -> tuple[Tensor, Tensor]:
     """Along one axis, the cells that the bins of each box read, and how much of each: (B, Q, resolution, 2 samples)."""
-    points = (torch.arange(resolution * samples, device=low.device) + 0.5) / samples / resolution
+    points = (torch.arange(resolution * samples, device=low.device, dtype=low.dtype) + 0.5) / samples / resolution
     at = low[..., None] + (high - low)[..., None] * points  # (B, Q, points)
     last = length[..., None] - 1
     inside = (at >= -1) & (at <= last + 1)

@@ -101,11 +101,12 @@ def annotated(picture: Tensor, people: Sequence[Detection | None]) -> Tensor:
     there = [one for one in people if one is not None]
     for one in there:
         outline(picture, one.box, COLOURS[(one.person - 1) % len(COLOURS)], 2 * scale - 1)
-    for one in there:  # text over all boxes
+    taken: list[tuple[int, int, int, int]] = []  # by text, which lies over all boxes
+    for one in there:
         lines = [f"{action.label} {action.score:.2f}" for action in one.actions]
         first = f"{one.person}" if lines else f"{one.person} person {one.score:.2f}"
         lines = [f"{first} {lines[0]}", *lines[1:]] if lines else [first]
-        caption(picture, one.box, lines, COLOURS[(one.person - 1) % len(COLOURS)], scale)
+        taken.append(caption(picture, one.box, lines, COLOURS[(one.person - 1) % len(COLOURS)], scale, taken))
     return picture
 
 
@@ -123,18 +124,36 @@ def outline(picture: Tensor, box: Sequence[float], colour: Colour, thick: int) -
     picture[y1 : y2 + 1, max(x2 + 1 - thick, 0) : x2 + 1] = fill
 
 
-def caption(picture: Tensor, box: Sequence[float], lines: Sequence[str], colour: Colour, scale: int) -> None:
-    """Lines on a ground of the box's colour, in place: above the box if there is room, else inside at its top."""
+def caption(
+    picture: Tensor,
+    box: Sequence[float],
+    lines: Sequence[str],
+    colour: Colour,
+    scale: int,
+    taken: Sequence[tuple[int, int, int, int]] = (),
+) -> tuple[int, int, int, int]:
+    """Lines on a ground of the box's colour, in place: above the box, inside at its top or bottom, or below it, the
+    first of these that is in the picture and not taken. Returns where: left, top, right, bottom."""
     height, width = picture.shape[:2]
     margin = 2 * scale
     dots = [font.text(line, scale) for line in lines]
     step = font.HEIGHT * scale + margin
     wide, high = max(one.shape[1] for one in dots) + 2 * margin, step * len(dots) + margin
     left = min(max(round(box[0]), 0), max(width - wide, 0))
-    top = round(box[1]) - high if box[1] >= high else min(max(round(box[1]), 0), max(height - high, 0))
+    upper, lower = round(box[1]), round(box[3]) + 1
+    places = [(left, top, left + wide, top + high) for top in (upper - high, upper, lower - high, lower)]
+    inside = [place for place in places if place[1] >= 0 and place[3] <= height]
+    free = [place for place in inside if not any(_overlap(place, other) for other in taken)]
+    fallback = (left, max(height - high, 0), left + wide, height)
+    _, top, _, _ = chosen = (free or inside or [fallback])[0]
     picture[top : top + high, left : left + wide] = torch.tensor(colour, dtype=torch.uint8)
     ink = torch.tensor(BACKGROUND, dtype=torch.uint8)
     for number, one in enumerate(dots):
         place = picture[top + margin + number * step :, left + margin :]
         shown = one[: place.shape[0], : place.shape[1]]
         place[: shown.shape[0], : shown.shape[1]][shown] = ink
+    return chosen
+
+
+def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
