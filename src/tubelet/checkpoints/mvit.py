@@ -86,7 +86,7 @@ def describe(weights: Weights, config: dict[str, Any] | None, given: Mapping[str
         arguments,
         position_grid=grid,
         preprocessing=Preprocessing(
-            frames=arguments["frames"], size=arguments["size"], sampling="k400", **MViT.preprocessing
+            frames=arguments["frames"], size=arguments["size"], sampling="k400", **MViT.normalisation
         ),
         views=VIEWS,
     )

@@ -36,7 +36,7 @@ FIELDS = {
 }  # fmt: skip
 PREPROCESSING = {
     "frames": COUNT, "stride": COUNT, "size": SIZE, "mean": row(NUMBER, 3), "std": row(POSITIVE, 3),
-    "sampling": one_of(("uniform", "dense", "k400", "ssv2")),
+    "sampling": one_of(("uniform", "dense", "k400", "ssv2", "keyframe")),
 }  # fmt: skip
 # Of the models' constructors; load_model's are checked by it too.
 ARGUMENTS = {
@@ -53,6 +53,11 @@ ARGUMENTS = {
     "mixing": TEXT, "mixing_div": COUNT, "mixing_layers": either(any_of(COUNT_OR_0), NULL),
     "segment_length": either(COUNT, NULL), "temporal_rule": TEXT, "frame_shift": TEXT, "temporal_depth": COUNT,
     "temporal_heads": either(COUNT, NULL), "temporal_mlp_ratio": POSITIVE, "head_dim": either(COUNT, NULL),
+    # of detectors
+    "taps": either(row(COUNT_OR_0, 4), NULL), "width": COUNT, "proposals": COUNT, "proposal_heads": COUNT,
+    "attention_heads": COUNT, "hidden": COUNT, "dynamic": COUNT, "decoder_dim": COUNT, "decoder_depth": COUNT,
+    "decoder_heads": COUNT, "action_dim": COUNT, "roi_extension": row(NUMBER, 2), "restoration": TEXT,
+    "resize_when": TEXT,
 }  # fmt: skip
 
 

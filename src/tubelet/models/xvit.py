@@ -104,7 +104,7 @@ class XViT(VideoModel):
             temporal_mlp_ratio, then a layer of head_dim (None: dim) before the classifier; or "average" of the frames.
     """
 
-    preprocessing: ClassVar[dict[str, Any]] = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+    normalisation: ClassVar[dict[str, Any]] = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 
     def __init__(
         self,

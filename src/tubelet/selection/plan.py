@@ -79,6 +79,7 @@ class Host:
     refills: tuple[int, ...] = ()  # blocks before which the last whole grid stands again, what was dropped included
     nominal_strides: tuple[int, ...] = ()  # by which published budgets divide a frame's side at each block; () is 1
     step: Callable[[int, Layout, Layout], None] = goes_anywhere  # raises SelectionError: this cannot follow that
+    key_frame: bool = False  # a detector, which needs the whole key slab: `keep=` of any selector acts beside it
 
     @property
     def depth(self) -> int:
