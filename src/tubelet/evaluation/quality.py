@@ -16,12 +16,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Found:
-    """Of one view. truth: its number of tokens; kept: share of all tokens that are kept."""
+    """Of one view. kept, truth: shares of all tokens. A view without any of the truth has a recall of 1."""
 
-    truth: int
     recall: float
     precision: float
     kept: float
+    truth: float
 
 
 def found(kept: Tensor, truth: Tensor) -> list[Found]:
@@ -30,7 +30,8 @@ def found(kept: Tensor, truth: Tensor) -> list[Found]:
         raise ValueError(f"kept tokens of {tuple(kept.shape)}, truth of {tuple(truth.shape)}")
     kept, truth = kept.flatten(1), truth.flatten(1)
     both, counts, totals = (mask.sum(dim=1).tolist() for mask in (kept & truth, kept, truth))
+    tokens = kept.shape[1]
     return [
-        Found(of_truth, hit / of_truth if of_truth else 1.0, hit / count, count / kept.shape[1])
+        Found(hit / of_truth if of_truth else 1.0, hit / count, count / tokens, of_truth / tokens)
         for hit, count, of_truth in zip(both, counts, totals, strict=True)
     ]

@@ -31,8 +31,9 @@ class Row:
     index, name, label:  in its data set;  source: the video it was cut from, or its name
     rank:      place of the true class among the scores, 0 for right;  log_prob: natural logarithm of its score
     top:       the best classes as (number, score), best first; scores are the softmax, averaged over the views
-    recall, precision, kept:  of the last selection step, where the truth is known and tokens are dropped: share of the
-               truth's tokens that are kept, share of the kept that are the truth's, share of all tokens that are kept
+    recall, precision, kept, truth:  of the last selection step, where the truth is known and tokens are dropped: share
+               of the truth's tokens that are kept, share of the kept that are the truth's; of all tokens the shares
+               that are kept and that are the truth's. Means over the views that show something of it
     """
 
     index: int
@@ -45,6 +46,7 @@ class Row:
     recall: float | None = None
     precision: float | None = None
     kept: float | None = None
+    truth: float | None = None
 
 
 @dataclass(frozen=True)

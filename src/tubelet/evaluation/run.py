@@ -20,13 +20,14 @@ from torch import Tensor
 from tubelet.data import eval_loader
 from tubelet.data.check.leaks import source_of
 from tubelet.data.datasets.base import ClipDataset, Key, Sample, as_key
-from tubelet.errors import TubeletError
+from tubelet.errors import SelectionError, TubeletError
 from tubelet.evaluation.quality import Found, found
 from tubelet.evaluation.rows import Belonging, Memory, Row, RowFile, file_name
 from tubelet.inference import refuse_untrained
 from tubelet.models.base import VideoModel
 from tubelet.profiling.latency import with_selection
 from tubelet.selection.plan import Kept
+from tubelet.selection.spec import parse
 
 TOP = 5  # classes kept of each answer
 BATCH = 8  # views at a time: small enough that activations stay in the processor's cache
@@ -73,10 +74,7 @@ def judge(
 
     Raises TubeletError for a selection that cannot be right, or a learned one without a trained scorer.
     """
-    copies = {select: with_selection(model, select) for select in dict.fromkeys(selects)}
-    for select, one in copies.items():
-        one.config.select = select
-        refuse_untrained(one)
+    copies = {select: variant(model, select) for select in dict.fromkeys(selects)}
     identity, listing = weights_id(model), f"{data} ({clips_id(dataset)})"
     files: dict[str, RowFile | Memory] = {}
     for select in copies:
@@ -116,6 +114,26 @@ def judge(
     finally:
         for file in files.values():
             file.close()
+
+
+def variant(model: VideoModel, select: str) -> VideoModel:
+    """The model with another selection, on the same weights; those of trained scorers go with it where they fit.
+
+    Raises SelectionError for a learned selector that the weights hold no trained scorer for.
+    """
+    if str(parse(select)) == str(parse(model.config.select)):
+        refuse_untrained(model)
+        return model
+    other = with_selection(model, select)
+    other.config.select = select
+    refuse_untrained(other)
+    if list(other.plan.parameters()):
+        try:
+            other.plan.load_state_dict(model.plan.state_dict())
+        except RuntimeError:
+            trained = model.config.select
+            raise SelectionError(f"{select}: the trained scorers are those of {trained}, and do not fit it") from None
+    return other
 
 
 class Some:
@@ -208,6 +226,7 @@ def _row(
         recall=mean([one.recall for one in known]),
         precision=mean([one.precision for one in known]),
         kept=mean([one.kept for one in known]),
+        truth=mean([one.truth for one in known]),
     )
 
 
