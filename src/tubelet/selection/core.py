@@ -9,7 +9,7 @@ Shapes: B clips, P prefix (class) tokens, N patch tokens that enter, K that leav
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -45,6 +45,7 @@ class Layout(NamedTuple):
     segments: int
     grid: Grid | None = None  # the dense box that the tokens still form, if any
     pinned: int = 0  # tokens at the front that no selector may drop (the key slab of a detector)
+    merged: bool = False  # whether a token may stand for several places of the grid at once
 
     @classmethod
     def dense(cls, grid: Grid) -> Layout:
@@ -82,25 +83,45 @@ class Signals:
             attention=None if self.attention is None else self.attention.gather(1, index),
         )
 
+    def fill(self, cell: Tensor, tokens: int) -> Signals:
+        """Those of a whole grid of `tokens`, 0 where nothing stands."""
+        keys, attention = self.keys, self.attention
+        return Signals(
+            keys=None if keys is None else put(keys, cell, keys.new_zeros(keys.shape[0], tokens, keys.shape[2])),
+            attention=None if attention is None else attention.new_zeros(len(cell), tokens).scatter(1, cell, attention),
+        )
+
 
 @dataclass(frozen=True)
 class Tokens:
     """The running state of the tokens through the blocks."""
 
-    x: Tensor  # (B, P + N, C), prefix tokens first
+    x: Tensor  # (B, P + N, C), prefix tokens first; `framed`: one at the head of each frame
     layout: Layout  # of the N patch tokens
     source: Grid  # the grid of the input, in which positions count
     prefix: int = 0
+    framed: bool = False  # the prefix is a class token a frame (P frames of 1 + N / P tokens): it goes with its frame
     position: Tensor | None = None  # (B, N) flat position in `source`; None: all of them, in order
     size: Tensor | None = None  # (B, N) input tokens that each one stands for; None: one each
     proportional: bool = False  # whether attention weighs keys by `size`
     signals: Signals | None = None  # of the block just passed, if one was asked
     owner: Tensor | None = None  # (B, source.tokens): which token now holds each of the input's, -1: none; when traced
+    cells: bool = False  # whether a token stands for the cell of the input's tokens that it was pooled from
+    fills: bool = False  # whether the model fills up: steps then leave behind what `filled` needs
+    whole: Tokens | None = None  # with `fills`, after a drop: the last dense state, each token as it was when dropped
+    cell: Tensor | None = None  # (B, N) place of each token in it
 
     @property
     def patches(self) -> Tensor:
-        """(B, N, C): the tokens without the prefix; a view."""
+        """(B, N, C): the tokens without the prefix; a view, unless that stands between them."""
+        if self.framed:
+            return self.frames[:, :, 1:].flatten(1, 2)
         return self.x[:, self.prefix :] if self.prefix else self.x
+
+    @property
+    def frames(self) -> Tensor:
+        """(B, P, 1 + N / P, C): the tokens of each frame, its class token first, where they are `framed`; a view."""
+        return self.x.unflatten(1, (self.prefix, -1))
 
     def positions(self) -> Tensor:
         """(B, N) flat position of each patch token in `source`."""
@@ -124,13 +145,41 @@ class Tokens:
         return replace(self, x=x)
 
     def traced(self) -> Tokens:
-        """The same, from here on with the way back to each token of the input."""
+        """The same, from here on with the way back to each token of the input; a model that pools asks for it first."""
         if self.owner is not None:
             return self
+        assert not self.cells
         return replace(self, owner=torch.arange(self.layout.tokens, device=self.x.device).expand(self.x.shape[0], -1))
 
     def after_attention(self, x: Tensor, signals: Signals) -> Tokens:
         return replace(self, x=x, signals=signals)
+
+    def filled(self) -> Tokens:
+        """The whole grid again: the tokens that went on as they are, the dropped ones as they last were."""
+        if self.whole is None or self.cell is None:
+            return self
+        signals = None if self.signals is None else self.signals.fill(self.cell, self.whole.layout.tokens)
+        return replace(self.whole, x=put(self.x, self.cell, self.whole.x), signals=signals)
+
+    def pooled(self, x: Tensor, grid: Grid, stride: tuple[int, int, int]) -> Tokens:
+        """After a model's own pooling to `grid`: x (B, P + grid.tokens, C).
+
+        A token that leaves stands where its cell of `stride` tokens begins (there the windows of the published
+        convolutions are centred), and is owner of all that the cell's tokens own. Cells at the end may be cut.
+        """
+        entered = self.layout.grid
+        assert entered is not None
+        device = x.device
+        times, rows, columns = (torch.arange(n, device=device) for n in grid)
+        first = ((times * stride[0])[:, None, None] * entered.h + (rows * stride[1])[:, None]) * entered.w
+        corner = (first + columns * stride[2]).flatten().expand(x.shape[0], -1)  # (B, N')
+        owner = self.owner
+        if owner is not None:
+            times, rows, columns = (torch.arange(n, device=device) // s for n, s in zip(entered, stride, strict=True))
+            cell = (times[:, None, None] * grid.h + rows[:, None]) * grid.w + columns  # of each token that entered
+            owner = torch.where(owner < 0, owner, cell.flatten()[owner.clamp(min=0)])
+        position = corner if self.position is None else self.position.gather(1, corner)
+        return replace(self, x=x, layout=Layout.dense(grid), position=position, owner=owner, cells=True, signals=None)
 
     def key_bias(self) -> Tensor | None:
         """(B, 1, 1, P + N) addend to attention logits that makes a merged token count as many (Bolya et al., eq. 1)."""
@@ -155,6 +204,14 @@ def take(x: Tensor, index: Tensor) -> Tensor:
     first = torch.arange(batch, device=x.device)[:, None] * length
     rows = x.reshape(batch * length, channels).index_select(0, (index + first).reshape(-1))
     return rows.view(batch, index.shape[1], channels)
+
+
+def put(x: Tensor, index: Tensor, onto: Tensor) -> Tensor:
+    """A copy of `onto` (B, N, C) whose rows `index` (B, K) are those of x (B, K, C)."""
+    batch, length, channels = onto.shape
+    first = torch.arange(batch, device=x.device)[:, None] * length
+    rows = onto.reshape(batch * length, channels).index_copy(0, (index + first).reshape(-1), x.reshape(-1, channels))
+    return rows.view(batch, length, channels)
 
 
 @dataclass(frozen=True)
@@ -185,7 +242,13 @@ class Selection:
 
     def _features(self, tokens: Tokens) -> Tensor:
         index = self.index
-        if tokens.prefix:  # one gather for both: the prefix keeps its place
+        if tokens.framed:  # the class token of each frame that goes on, then what goes on of its tokens
+            length = tokens.layout.tokens // tokens.prefix
+            index = index.unflatten(1, (self.layout.segments, -1))  # (B, frames kept, .)
+            frame = index // length
+            first = frame[..., :1] * (length + 1)
+            index = torch.cat([first, index + frame + 1], dim=2).flatten(1)
+        elif tokens.prefix:  # one gather for both: the prefix keeps its place
             front = torch.arange(tokens.prefix, device=index.device).expand(index.shape[0], -1)
             index = torch.cat([front, index + tokens.prefix], dim=1)
         return take(tokens.x, index)
@@ -195,11 +258,20 @@ class Selection:
             tokens,
             x=x,
             layout=self.layout,
+            prefix=self.layout.segments if tokens.framed else tokens.prefix,
             position=self.index if tokens.position is None else tokens.position.gather(1, self.index),
             size=None if tokens.size is None else tokens.size.gather(1, self.index),
             signals=None if tokens.signals is None else tokens.signals.take(self.index),
             owner=None if tokens.owner is None else self._owner(tokens.owner, tokens.layout.tokens),
+            **self._behind(tokens),
         )
+
+    def _behind(self, tokens: Tokens) -> dict[str, Any]:
+        """For a model that fills up: what was there, and where in it each token stood."""
+        if not tokens.fills or self.layout.grid is not None:
+            return {"whole": None, "cell": None}
+        cell = self.index if tokens.cell is None else tokens.cell.gather(1, self.index)
+        return {"whole": replace(tokens.filled(), signals=None), "cell": cell}
 
     def _owner(self, owner: Tensor, entered: int) -> Tensor:
         """Of the input's tokens, through this step."""
@@ -231,6 +303,12 @@ class SoftSelection(Selection):
             mixed = torch.einsum("bua,banc->bunc", weights, options[:, 0])
         else:
             mixed = torch.einsum("bua,buanc->bunc", weights, options)
+        if tokens.framed:
+            first = tokens.frames[:, :, :1]  # (B, P, 1, C)
+            if self.candidates.shape[0] == 1:  # whole frames were mixed, their class tokens with them
+                frame = self.candidates[0, :, 0] // (tokens.layout.tokens // tokens.prefix)
+                first = torch.einsum("bua,banc->bunc", weights, first[:, frame])
+            return torch.cat([first, mixed.unflatten(1, (first.shape[1], -1)).flatten(2, 3)], dim=2).flatten(1, 2)
         return torch.cat([tokens.x[:, : tokens.prefix], mixed.flatten(1, 2)], dim=1)
 
 

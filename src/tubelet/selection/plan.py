@@ -30,11 +30,13 @@ class Selector(nn.Module):
     reads_keys = False
     reads_attention = False
     weighs_queries = False  # whether the attention it reads counts queries by `query_weight`
+    counts_from_input = False  # its budget follows from the input's grid: `start` in `leaves` is then that
 
     def leaves(self, layout: Layout, start: Layout) -> Layout:
         """What is left of `layout`; the same layout if nothing is dropped.
 
-        `start` is what entered the first step of the same selector, for budgets that are a share of that.
+        `start` is what entered the first step of the same selector, for budgets that are a share of that (or the input
+        of the model, with `counts_from_input`).
         Raises SelectionError where the step cannot be right.
         """
         raise NotImplementedError
@@ -55,6 +57,10 @@ def takes_anything(block: int, layout: Layout) -> None:
     """A model whose blocks take any set of tokens."""
 
 
+def goes_anywhere(block: int, entered: Layout, left: Layout) -> None:
+    """A model that takes a layout whatever it took before."""
+
+
 def pools_nothing(block: int, place: Place, layout: Layout) -> Layout:
     """A model whose blocks leave the tokens that enter."""
     return layout
@@ -69,10 +75,33 @@ class Host:
     class_token: bool = False
     check: Callable[[int, Layout], None] = takes_anything  # raises SelectionError: this cannot go on
     arriving: Callable[[int, Place, Layout], Layout] = pools_nothing  # what the model's own pooling leaves at a place
+    stages: tuple[int, ...] = ()  # first block of each, where T and S budgets stand before stages instead of blocks
+    refills: tuple[int, ...] = ()  # blocks before which the last whole grid stands again, what was dropped included
+    nominal_strides: tuple[int, ...] = ()  # by which published budgets divide a frame's side at each block; () is 1
+    step: Callable[[int, Layout, Layout], None] = goes_anywhere  # raises SelectionError: this cannot follow that
+    key_frame: bool = False  # a detector, which needs the whole key slab: `keep=` of any selector acts beside it
 
     @property
     def depth(self) -> int:
         return len(self.widths)
+
+    def before(self, place: int) -> int:
+        """The block before which a T or S budget at `place` stands."""
+        if not self.stages:
+            return place
+        if place >= len(self.stages):
+            raise SelectionError(
+                f"stage {place} does not exist; T and S budgets stand before stages, and {self.name} has stages 0 to "
+                f"{len(self.stages) - 1}"
+            )
+        return self.stages[place]
+
+    @property
+    def longest(self) -> tuple[int, int]:
+        """First block and number of blocks of the longest run that works on one grid."""
+        starts = (*(self.stages or (0,)), self.depth)
+        runs = [(a, b - a) for a, b in zip(starts, starts[1:], strict=False)]
+        return max(runs, key=lambda run: run[1])
 
 
 @dataclass(frozen=True)
@@ -95,10 +124,13 @@ class Kept:
     position: Tensor  # (B, K) flat positions, in the order the model holds them
     owner: Tensor  # (B, grid tokens): index of the token that now holds each input token, -1 where none does
     scores: Tensor | None
+    cells: bool = False  # the model has pooled: a token stands for all of the input's tokens in its cell
 
     @property
     def mask(self) -> Tensor:
-        """(B, t, h, w) bool: the input tokens that still stand in the sequence."""
+        """(B, t, h, w) bool: the input tokens that still stand in the sequence, or that a pooled one stands for."""
+        if self.cells:
+            return (self.owner >= 0).view(-1, *self.grid)
         flat = torch.zeros(self.owner.shape, dtype=torch.bool, device=self.owner.device)
         return flat.scatter(1, self.position, True).view(-1, *self.grid)
 
@@ -112,9 +144,12 @@ class Action:
 class Schedule:
     """A plan for one grid: what happens at each block, and how many tokens enter it."""
 
-    def __init__(self, actions: dict[tuple[Place, int], list[Action]], entering: list[int], leaving: Layout) -> None:
+    def __init__(
+        self, actions: dict[tuple[Place, int], list[Action]], entering: list[int], leaving: Layout, parts: list[int]
+    ) -> None:
         self.actions = actions
         self.entering = entering  # patch tokens entering each block, before a drop inside it
+        self.parts = parts  # in time, that they form: `segments` of their layout
         self.leaving = leaving
         self.reads: dict[int, tuple[bool, bool, list[Selector]]] = {}  # block: keys, attention, by whom
         for block in range(len(entering)):
@@ -144,8 +179,8 @@ class Schedule:
             if record is not None:
                 assert tokens.owner is not None
                 scores = None if selection.scores is None else selection.scores.detach()
-                kept = Kept(selector.name, place, block, tokens.source, tokens.positions(), tokens.owner, scores)
-                record.append(kept)
+                where = (selector.name, place, block, tokens.source)
+                record.append(Kept(*where, tokens.positions(), tokens.owner, scores, tokens.cells))
         return tokens
 
     def inside(self, block: int, record: list[Kept] | None = None) -> Callable[[Tokens], Tokens] | None:
@@ -189,9 +224,10 @@ class Plan(nn.Module):
             raise SelectionError(f"{name}: no attention has been formed before block 0; place it at 1 to {depth - 1}")
 
     def _make(self, grid: Grid) -> Schedule:
-        layout = Layout.dense(grid)
+        layout = dense = whole = Layout.dense(grid)
         actions: dict[tuple[Place, int], list[Action]] = {}
         entering: list[int] = []
+        parts: list[int] = []
         starts: dict[Hashable, Layout] = {}
         host = self.host
         for block in range(host.depth if host else 0):
@@ -199,11 +235,16 @@ class Plan(nn.Module):
             for place in PLACES:
                 if place == "inside":
                     entering.append(layout.tokens)
+                    parts.append(layout.segments)
+                if place == "before" and block in host.refills:
+                    layout = whole
                 layout = host.arriving(block, place, layout)
+                whole = layout if layout.grid else whole
                 for p in self.placed:
                     if p.block != block or p.selector.place != place:
                         continue
-                    left = p.selector.leaves(layout, starts.setdefault(p.schedule, layout))
+                    start = starts.setdefault(p.schedule, layout)
+                    left = p.selector.leaves(layout, dense if p.selector.counts_from_input else start)
                     if left == layout:  # keeps everything: no step at all, so the dense code runs
                         continue
                     if left.tokens < 1:
@@ -214,9 +255,11 @@ class Plan(nn.Module):
                             f"that must stay whole from block {block} on"
                         )
                     host.check(block, left)
+                    host.step(block, layout, left)
                     actions.setdefault((place, block), []).append(Action(p.selector, left))
                     layout = left
-        schedule = Schedule(actions, entering, layout)
+                    whole = layout if layout.grid else whole
+        schedule = Schedule(actions, entering, layout, parts)
         self._check_readers(schedule)
         return schedule
 
