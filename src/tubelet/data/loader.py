@@ -212,6 +212,7 @@ def _torch_loader(
 
 def _start_worker(worker: int, seed: int) -> None:
     """Random numbers that an augmentation draws from global generators differ among workers, but not among runs."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Control-C is for the process that reads the batches
     torch.set_num_threads(1)
     own = int(np.random.SeedSequence((seed, worker)).generate_state(1)[0])
     torch.manual_seed(own)

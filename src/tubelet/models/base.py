@@ -17,7 +17,7 @@ class VideoModel(nn.Module):
     frames: int
     size: tuple[int, int]  # height, width
     grid: Grid  # of the tokens of a clip of frames x size
-    position_grid: Grid  # that the weights' positions were made for
+    position_grid: Grid | None = None  # that the weights' positions were made for, if there are any
     num_classes: int  # 0: features instead of logits
     head: nn.Module | None
     plan: Plan

@@ -40,7 +40,9 @@ PREPROCESSING = {
 }  # fmt: skip
 # Of the models' constructors; load_model's are checked by it too.
 ARGUMENTS = {
-    "frames": COUNT, "size": SIZE, "num_classes": COUNT_OR_0, "dim": COUNT, "depth": COUNT, "heads": COUNT,
+    "frames": COUNT, "size": SIZE, "num_classes": COUNT_OR_0, "dim": COUNT, "depth": COUNT,
+    "heads": either(COUNT, any_of(COUNT)), "depths": any_of(COUNT), "window_size": row(COUNT, 3), "window": TEXT,
+    "patch_norm": SWITCH,
     "mlp_ratio": POSITIVE, "patch_size": COUNT, "tubelet_size": COUNT, "qkv_bias": SWITCH, "positions": TEXT,
     "position_grid": GRID, "class_token": SWITCH, "pool": TEXT, "layer_scale": either(NUMBER, NULL),
     "drop_path": SHARE, "dropout": SHARE, "eps": POSITIVE, "fc_norm_eps": either(POSITIVE, NULL),

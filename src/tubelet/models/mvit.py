@@ -238,7 +238,7 @@ class MViT(VideoModel):
         self.patch_kernel, self.patch_stride, self.patch_padding = patch_kernel, patch_stride, patch_padding
         self.dim, self.depth, self.num_classes = dim, depth, num_classes
         self.grid = self.grid_of(frames, *self.size)
-        self.position_grid = Grid(*position_grid) if position_grid else self.grid
+        self.position_grid: Grid = Grid(*position_grid) if position_grid else self.grid
 
         self.patch_embed = PatchEmbed(dim, patch_kernel, patch_stride, patch_padding)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim)) if class_token else None

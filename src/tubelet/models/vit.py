@@ -125,7 +125,7 @@ class ViT(VideoModel):
         self.patch_size, self.tubelet_size = patch_size, tubelet_size
         self.dim, self.depth, self.pool, self.num_classes = dim, depth, pool, num_classes
         self.grid = self.grid_of(frames, *self.size)
-        self.position_grid = Grid(*position_grid) if position_grid else self.grid
+        self.position_grid: Grid = Grid(*position_grid) if position_grid else self.grid
 
         self.patch_embed = TubeletEmbed(dim, tubelet_size, patch_size)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim)) if class_token else None
@@ -149,6 +149,8 @@ class ViT(VideoModel):
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(dim, num_classes) if num_classes else None
         self.apply(init_linear)
+        if self.head is not None:
+            nn.init.trunc_normal_(self.head.weight, std=0.02)
         self.plan = Plan()
         self.set_plan(plan or Plan())
 

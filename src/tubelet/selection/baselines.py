@@ -184,7 +184,8 @@ def build_with(kind: type[Baseline]) -> Callable[[Term, Host], list[Placed]]:
                 raise SpecError(
                     f"{term}: say before which block {step.budget} acts, such as {term.name}:{step.budget}@4"
                 )
-            placed += [Placed(block, kind(step.budget, seed=draw + block), schedule=number) for block in step.places]
+            blocks = step.places if step.budget.kind == "keep" else [host.before(place) for place in step.places]
+            placed += [Placed(block, kind(step.budget, seed=draw + block), schedule=number) for block in blocks]
         return sorted(placed, key=_frames_first)
 
     return build

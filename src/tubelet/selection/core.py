@@ -9,7 +9,7 @@ Shapes: B clips, P prefix (class) tokens, N patch tokens that enter, K that leav
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -45,6 +45,7 @@ class Layout(NamedTuple):
     segments: int
     grid: Grid | None = None  # the dense box that the tokens still form, if any
     pinned: int = 0  # tokens at the front that no selector may drop (the key slab of a detector)
+    merged: bool = False  # whether a token may stand for several places of the grid at once
 
     @classmethod
     def dense(cls, grid: Grid) -> Layout:
@@ -82,6 +83,14 @@ class Signals:
             attention=None if self.attention is None else self.attention.gather(1, index),
         )
 
+    def fill(self, cell: Tensor, tokens: int) -> Signals:
+        """Those of a whole grid of `tokens`, 0 where nothing stands."""
+        keys, attention = self.keys, self.attention
+        return Signals(
+            keys=None if keys is None else put(keys, cell, keys.new_zeros(keys.shape[0], tokens, keys.shape[2])),
+            attention=None if attention is None else attention.new_zeros(len(cell), tokens).scatter(1, cell, attention),
+        )
+
 
 @dataclass(frozen=True)
 class Tokens:
@@ -97,6 +106,9 @@ class Tokens:
     signals: Signals | None = None  # of the block just passed, if one was asked
     owner: Tensor | None = None  # (B, source.tokens): which token now holds each of the input's, -1: none; when traced
     cells: bool = False  # whether a token stands for the cell of the input's tokens that it was pooled from
+    fills: bool = False  # whether the model fills up: steps then leave behind what `filled` needs
+    whole: Tokens | None = None  # with `fills`, after a drop: the last dense state, each token as it was when dropped
+    cell: Tensor | None = None  # (B, N) place of each token in it
 
     @property
     def patches(self) -> Tensor:
@@ -133,6 +145,13 @@ class Tokens:
 
     def after_attention(self, x: Tensor, signals: Signals) -> Tokens:
         return replace(self, x=x, signals=signals)
+
+    def filled(self) -> Tokens:
+        """The whole grid again: the tokens that went on as they are, the dropped ones as they last were."""
+        if self.whole is None or self.cell is None:
+            return self
+        signals = None if self.signals is None else self.signals.fill(self.cell, self.whole.layout.tokens)
+        return replace(self.whole, x=put(self.x, self.cell, self.whole.x), signals=signals)
 
     def pooled(self, x: Tensor, grid: Grid, stride: tuple[int, int, int]) -> Tokens:
         """After a model's own pooling to `grid`: x (B, P + grid.tokens, C).
@@ -179,6 +198,14 @@ def take(x: Tensor, index: Tensor) -> Tensor:
     return rows.view(batch, index.shape[1], channels)
 
 
+def put(x: Tensor, index: Tensor, onto: Tensor) -> Tensor:
+    """A copy of `onto` (B, N, C) whose rows `index` (B, K) are those of x (B, K, C)."""
+    batch, length, channels = onto.shape
+    first = torch.arange(batch, device=x.device)[:, None] * length
+    rows = onto.reshape(batch * length, channels).index_copy(0, (index + first).reshape(-1), x.reshape(-1, channels))
+    return rows.view(batch, length, channels)
+
+
 @dataclass(frozen=True)
 class Selection:
     """The tokens that go on, in which order: a hard choice.
@@ -221,7 +248,15 @@ class Selection:
             size=None if tokens.size is None else tokens.size.gather(1, self.index),
             signals=None if tokens.signals is None else tokens.signals.take(self.index),
             owner=None if tokens.owner is None else self._owner(tokens.owner, tokens.layout.tokens),
+            **self._behind(tokens),
         )
+
+    def _behind(self, tokens: Tokens) -> dict[str, Any]:
+        """For a model that fills up: what was there, and where in it each token stood."""
+        if not tokens.fills or self.layout.grid is not None:
+            return {"whole": None, "cell": None}
+        cell = self.index if tokens.cell is None else tokens.cell.gather(1, self.index)
+        return {"whole": replace(tokens.filled(), signals=None), "cell": cell}
 
     def _owner(self, owner: Tensor, entered: int) -> Tensor:
         """Of the input's tokens, through this step."""

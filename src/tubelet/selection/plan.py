@@ -71,6 +71,8 @@ class Host:
     class_token: bool = False
     check: Callable[[int, Layout], None] = takes_anything  # raises SelectionError: this cannot go on
     arriving: Callable[[int, Place, Layout], Layout] = pools_nothing  # what the model's own pooling leaves at a place
+    stages: tuple[int, ...] = ()  # first block of each, where T and S budgets stand before stages instead of blocks
+    refills: tuple[int, ...] = ()  # blocks before which the last whole grid stands again, what was dropped included
     nominal_strides: tuple[
         int, ...
     ] = ()  # by which published budgets divide the side of a frame at each block; () is 1
@@ -78,6 +80,24 @@ class Host:
     @property
     def depth(self) -> int:
         return len(self.widths)
+
+    def before(self, place: int) -> int:
+        """The block before which a T or S budget at `place` stands."""
+        if not self.stages:
+            return place
+        if place >= len(self.stages):
+            raise SelectionError(
+                f"stage {place} does not exist; T and S budgets stand before stages, and {self.name} has stages 0 to "
+                f"{len(self.stages) - 1}"
+            )
+        return self.stages[place]
+
+    @property
+    def longest(self) -> tuple[int, int]:
+        """First block and number of blocks of the longest run that works on one grid."""
+        starts = (*(self.stages or (0,)), self.depth)
+        runs = [(a, b - a) for a, b in zip(starts, starts[1:], strict=False)]
+        return max(runs, key=lambda run: run[1])
 
 
 @dataclass(frozen=True)
@@ -197,7 +217,7 @@ class Plan(nn.Module):
             raise SelectionError(f"{name}: no attention has been formed before block 0; place it at 1 to {depth - 1}")
 
     def _make(self, grid: Grid) -> Schedule:
-        layout = dense = Layout.dense(grid)
+        layout = dense = whole = Layout.dense(grid)
         actions: dict[tuple[Place, int], list[Action]] = {}
         entering: list[int] = []
         starts: dict[Hashable, Layout] = {}
@@ -207,7 +227,10 @@ class Plan(nn.Module):
             for place in PLACES:
                 if place == "inside":
                     entering.append(layout.tokens)
+                if place == "before" and block in host.refills:
+                    layout = whole
                 layout = host.arriving(block, place, layout)
+                whole = layout if layout.grid else whole
                 for p in self.placed:
                     if p.block != block or p.selector.place != place:
                         continue
@@ -225,6 +248,7 @@ class Plan(nn.Module):
                     host.check(block, left)
                     actions.setdefault((place, block), []).append(Action(p.selector, left))
                     layout = left
+                    whole = layout if layout.grid else whole
         schedule = Schedule(actions, entering, layout)
         self._check_readers(schedule)
         return schedule

@@ -364,7 +364,8 @@ def ordered_steps(term: Term, host: Host) -> list[tuple[int, Budget]]:
     for step in term.steps:
         if not step.places:
             raise SpecError(f"{term}: say before which block {step.budget} acts, such as {term.name}:{step.budget}@4")
-        for block in step.places:
+        for place in step.places:
+            block = host.before(place)
             if block >= host.depth:
                 raise SelectionError(
                     f"{term.name}: block {block} does not exist; {host.name} has blocks 0 to {host.depth - 1}"
