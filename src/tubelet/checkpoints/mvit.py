@@ -14,7 +14,7 @@ from typing import Any
 
 from tubelet.checkpoints.layout import Description, Layout, Rename, Weights
 from tubelet.checkpoints.scorers import renames
-from tubelet.checkpoints.vit import mlp_ratio, most_common, stored_classes, whole_blocks
+from tubelet.checkpoints.vit import depth_of, mlp_ratio, most_common, stored_classes
 from tubelet.errors import CheckpointError
 from tubelet.models.config import ModelConfig, Preprocessing
 from tubelet.models.mvit import MViT
@@ -86,7 +86,7 @@ def describe(weights: Weights, config: dict[str, Any] | None, given: Mapping[str
         arguments,
         position_grid=grid,
         preprocessing=Preprocessing(
-            frames=arguments["frames"], size=arguments["size"], sampling="k400", **MViT.preprocessing
+            frames=arguments["frames"], size=arguments["size"], sampling="k400", **MViT.normalisation
         ),
         views=VIEWS,
     )
@@ -121,7 +121,7 @@ def infer_arguments(weights: Weights, given: Mapping[str, Any]) -> dict[str, Any
             "(dim, 3, t, h, w) is expected"
         )
     kernel = tuple(patches.shape[2:])
-    depth = whole_blocks(weights)
+    depth = depth_of(weights)
     entering = ("norm1.{p}", "norm2.{p}", "attn.proj.{p}")
     widths = [_rows(weights, *(f"blocks.{i}.{name}" for name in entering)) for i in range(depth)]
     hidden = [_rows(weights, f"blocks.{i}.mlp.fc1.{{p}}") for i in range(depth)]

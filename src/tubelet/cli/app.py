@@ -23,6 +23,7 @@ from tubelet._version import __version__
 
 COMMANDS = {  # name, which with "_" for "-" is also the module's: what it does, for `tubelet --help`
     "classify": "say what happens in a video",
+    "detect": "say who does what, and where, in a video",
     "visualize": "draw which tokens a selection keeps (mp4, gif or png)",
     "flops": "count the multiply-adds of a model, dense and with selections",
     "bench": "measure the time of a model, dense and with selections",

@@ -67,6 +67,7 @@ class Steps:
 
     count:  clips of the data set;  steps: how many batches in all;  start: how many of them are done (a resumed run)
     rank, world:  of several processes each takes its part of every batch
+    shuffled:  False takes the clips as they are listed, for data that is random already
     repeated:  views of each clip that stand in a batch side by side, each of an epoch of its own for the data set
 
     What does not fill a batch at the end of an order is left to the next epoch. Raises TubeletError if the batch is
@@ -84,6 +85,7 @@ class Steps:
         rank: int = 0,
         world: int = 1,
         repeated: int = 1,
+        shuffled: bool = True,
     ) -> None:
         if not 1 <= batch // repeated <= count:
             views = f" of {repeated} views each" if repeated > 1 else ""
@@ -92,7 +94,7 @@ class Steps:
             groups = f" in groups of {repeated} views" if repeated > 1 else ""
             raise TubeletError(f"a batch of {batch} clips does not divide among {world} processes{groups}")
         self.count, self.batch, self.steps, self.start = count, batch, steps, start
-        self.seed, self.rank, self.world, self.repeated = seed, rank, world, repeated
+        self.seed, self.rank, self.world, self.repeated, self.shuffled = seed, rank, world, repeated, shuffled
 
     def __len__(self) -> int:
         return max(self.steps - self.start, 0)
@@ -106,7 +108,8 @@ class Steps:
         for step in range(self.start, self.steps):
             epoch, at = divmod(step, self.per_epoch)
             if epoch != of_epoch:
-                order, of_epoch = np.random.default_rng((self.seed, epoch)).permutation(self.count), epoch
+                rng, of_epoch = np.random.default_rng((self.seed, epoch)), epoch
+                order = rng.permutation(self.count) if self.shuffled else np.arange(self.count)
             clips = self.batch // self.repeated
             chosen = order[at * clips : (at + 1) * clips][self.rank :: self.world]
             views = range(epoch * self.repeated, (epoch + 1) * self.repeated)

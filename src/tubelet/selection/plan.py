@@ -57,6 +57,10 @@ def takes_anything(block: int, layout: Layout) -> None:
     """A model whose blocks take any set of tokens."""
 
 
+def goes_anywhere(block: int, entered: Layout, left: Layout) -> None:
+    """A model that takes a layout whatever it took before."""
+
+
 def pools_nothing(block: int, place: Place, layout: Layout) -> Layout:
     """A model whose blocks leave the tokens that enter."""
     return layout
@@ -73,9 +77,9 @@ class Host:
     arriving: Callable[[int, Place, Layout], Layout] = pools_nothing  # what the model's own pooling leaves at a place
     stages: tuple[int, ...] = ()  # first block of each, where T and S budgets stand before stages instead of blocks
     refills: tuple[int, ...] = ()  # blocks before which the last whole grid stands again, what was dropped included
-    nominal_strides: tuple[
-        int, ...
-    ] = ()  # by which published budgets divide the side of a frame at each block; () is 1
+    nominal_strides: tuple[int, ...] = ()  # by which published budgets divide a frame's side at each block; () is 1
+    step: Callable[[int, Layout, Layout], None] = goes_anywhere  # raises SelectionError: this cannot follow that
+    key_frame: bool = False  # a detector, which needs the whole key slab: `keep=` of any selector acts beside it
 
     @property
     def depth(self) -> int:
@@ -141,9 +145,12 @@ class Action:
 class Schedule:
     """A plan for one grid: what happens at each block, and how many tokens enter it."""
 
-    def __init__(self, actions: dict[tuple[Place, int], list[Action]], entering: list[int], leaving: Layout) -> None:
+    def __init__(
+        self, actions: dict[tuple[Place, int], list[Action]], entering: list[int], leaving: Layout, parts: list[int]
+    ) -> None:
         self.actions = actions
         self.entering = entering  # patch tokens entering each block, before a drop inside it
+        self.parts = parts  # in time, that they form: `segments` of their layout
         self.leaving = leaving
         self.reads: dict[int, tuple[bool, bool, list[Selector]]] = {}  # block: keys, attention, by whom
         for block in range(len(entering)):
@@ -224,6 +231,7 @@ class Plan(nn.Module):
         layout = dense = whole = Layout.dense(grid)
         actions: dict[tuple[Place, int], list[Action]] = {}
         entering: list[int] = []
+        parts: list[int] = []
         starts: dict[Hashable, Layout] = {}
         host = self.host
         for block in range(host.depth if host else 0):
@@ -231,6 +239,7 @@ class Plan(nn.Module):
             for place in PLACES:
                 if place == "inside":
                     entering.append(layout.tokens)
+                    parts.append(layout.segments)
                 if place == "before" and block in host.refills:
                     layout = whole
                 layout = host.arriving(block, place, layout)
@@ -250,10 +259,11 @@ class Plan(nn.Module):
                             f"that must stay whole from block {block} on"
                         )
                     host.check(block, left)
+                    host.step(block, layout, left)
                     actions.setdefault((place, block), []).append(Action(p.selector, left))
                     layout = left
                     whole = layout if layout.grid else whole
-        schedule = Schedule(actions, entering, layout)
+        schedule = Schedule(actions, entering, layout, parts)
         self._check_readers(schedule)
         return schedule
 

@@ -168,6 +168,8 @@ class TrainConfig(Section):
     task:      classify, or pretrain (masked auto-encoding of a ViT; labels are not used)
     val:       data to judge on while training; options that it does not name are those of `data`
     batch:     clips of an optimizer step, over all processes;  accumulate: parts it is computed in
+    order:     of the clips of an epoch: random, or listed for data that is random already (of scenes every batch then
+               has all classes, without which nothing is learnt)
     epochs or steps: how long;  clip: greatest norm of the gradient, 0 for no clipping
     ema:       decay of the moving average of the weights, 0 for none
     select_until: selections to train with up to a share of the steps, then model.select: {0.5: "random:keep=0.25@0"}
@@ -188,6 +190,7 @@ class TrainConfig(Section):
     epochs: float | None = Field(default=None, gt=0)
     steps: int | None = Field(default=None, ge=1)
     batch: int = Field(default=16, ge=1)
+    order: Literal["random", "listed"] = "random"
     accumulate: int = Field(default=1, ge=1)
     optimizer: OptimizerSection = OptimizerSection()
     groups: GroupsSection = GroupsSection()

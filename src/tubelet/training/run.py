@@ -126,7 +126,7 @@ class Run:
         began = time.monotonic() - self.seconds
         steps = Steps(
             len(self.data), config.batch, self.steps, start=start, seed=config.seed, rank=where.rank, world=where.world,
-            repeated=config.augment.repeated,
+            repeated=config.augment.repeated, shuffled=config.order == "random",
         )  # fmt: skip
         loader = train_loader(
             self.data, steps, workers=config.workers, strict=config.strict, note=self.note,
