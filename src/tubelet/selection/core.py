@@ -252,11 +252,13 @@ class Selection:
 
     `index` (B, K) counts the patch tokens that entered, `layout` says what the kept ones still form, `scores` are the
     numbers it was chosen by, one a candidate: (B, N) for tokens, (B, T) for frames, (B, T, anchors) for regions.
+    `shown`, for pictures, are scores from 0 to 1 of the frames (B, T) or of the tokens (B, N) that entered.
     """
 
     index: Tensor
     layout: Layout
     scores: Tensor | None = None
+    shown: Tensor | None = None
 
     def apply(self, tokens: Tokens) -> Tokens:
         """Features, positions, sizes and signals of the tokens kept."""
@@ -271,6 +273,13 @@ class Selection:
         owner = self.index.new_full((batch, entered), -1)
         places = torch.arange(kept, device=self.index.device).expand(batch, -1)
         return owner.scatter_reduce(1, self.index, places, reduce="amin", include_self=False)
+
+    def score_map(self, tokens: Tokens) -> Tensor | None:
+        """(B, source.tokens): `shown` at each token of the input, NaN where none stands for it; for traced tokens."""
+        if self.shown is None or tokens.owner is None:
+            return None
+        shown = self.shown.repeat_interleave(tokens.layout.tokens // self.shown.shape[1], dim=1)  # (B, N)
+        return shown.gather(1, tokens.owner.clamp(min=0)).masked_fill(tokens.owner < 0, float("nan"))
 
     def _features(self, tokens: Tokens) -> Tensor:
         index = self.index

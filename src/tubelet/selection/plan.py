@@ -133,6 +133,7 @@ class Kept:
     owner: Tensor  # (B, grid tokens): index of the token that now holds each input token, -1 where none does
     scores: Tensor | None
     cells: bool = False  # the model has pooled: a token stands for all of the input's tokens in its cell
+    score_map: Tensor | None = None  # (B, t, h, w) from 0 to 1 of a learned scorer; NaN where nothing entered the step
 
     @property
     def mask(self) -> Tensor:
@@ -195,13 +196,16 @@ class Schedule:
                 tokens = tokens.traced()
             with marked("tubelet.choose"), full_precision(tokens.x.device.type):
                 selection = selector(tokens, action.left)
+            entered = tokens
             with marked("tubelet.apply"):
                 tokens = selection.apply(tokens)
             if record is not None:
                 assert tokens.owner is not None
                 scores = None if selection.scores is None else selection.scores.detach()
+                shown = selection.score_map(entered)
+                shown = None if shown is None else shown.detach().view(-1, *tokens.source)
                 where = (selector.name, place, block, tokens.source)
-                record.append(Kept(*where, tokens.positions(), tokens.owner, scores, tokens.cells))
+                record.append(Kept(*where, tokens.positions(), tokens.owner, scores, tokens.cells, shown))
         return tokens
 
     def inside(self, block: int, record: list[Kept] | None = None) -> Callable[[Tokens], Tokens] | None:
