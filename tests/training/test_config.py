@@ -60,12 +60,15 @@ def test_overrides_reach_into_sections(tmp_path):
         ({"epochs": 2}, "one of epochs and steps"),
         ({"steps": None}, "one of epochs and steps"),
         ({"batch": 6, "accumulate": 4}, "batch=6 is not made of accumulate=4"),
-        ({"data": {"name": "scenes", "frames": 8}}, "data.frames: frames and size of a clip are arguments of the model"),
+        (
+            {"data": {"name": "scenes", "frames": 8}},
+            "data.frames: frames and size of a clip are arguments of the model",
+        ),
         ({"model": {"dim": 3}}, "a name or weights must be given"),
         ({"select_until": {1.5: "none"}}, "select_until: shares"),
         ({"groups": {"frozen": {"heart": 2}}}, "groups.frozen.heart"),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_is_said(changed, sentence):
     with pytest.raises(TubeletError, match=sentence):
         make_config({**LEAST, **changed})
