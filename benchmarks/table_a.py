@@ -1,15 +1,15 @@
 """Table A: selections that need no training, at equal cost, on the same clips, paired with the dense model.
 
     python -m benchmarks.table_a --model PATH --data scenes_table:test --clips 10000 --out runs/table_a_scenes
-    python -m benchmarks.table_a --model videomae_tiny_jhmdb --data jhmdb:split1_test --truth box --out runs/table_a_jhmdb
+    python -m benchmarks.table_a --model videomae_tiny_jhmdb --data jhmdb:split1_test --truth box --out runs/table_a
 
 A level is a budget of STA (its share of tokens at the end). At each level the others have
 - random (several seeds), uniform, attention: the same numbers of tokens at the same places as STA;
 - merge, rlt, tldr, which act at other places: the budget whose multiply-adds of a view are nearest to STA's; `random`
   before block 0 has rlt's numbers of tokens.
-Rows of videos are kept in --out, and what is there is not run again. Prints JSON: {"rows": [fields of `tubelet evaluate
---json` with "level", "equal" ("tokens" or "multiply-adds") and "off" (share of STA's multiply-adds)], "rlt_threshold": what
-the published threshold would have kept, "left_out": {selector: why}}.
+Rows of videos are kept in --out, and what is there is not run again. Prints JSON: {"rows": [fields of `tubelet
+evaluate --json` with "level", "equal" ("tokens" or "multiply-adds") and "off" (multiply-adds beside STA's)],
+"rlt_threshold": what the published threshold would have kept, "left_out": {selector: why}}.
 """
 
 from __future__ import annotations
@@ -178,9 +178,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=_numbers(int), default=[0, 1], help="of random (default: 0,1)")
     parser.add_argument("--truth", choices=("box", "silhouette"), help="of JHMDB")
     parser.add_argument("--out", type=Path, help="folder for the rows of videos, to go on from")
-    part = (
-        "every Nth selection alone, for N processes on one --out: 1,2 and 2,2; a call without it then makes the table"
-    )
+    part = "every Nth selection alone, for N processes on one --out (1,2 and 2,2); one without it then makes the table"
     parser.add_argument("--part", type=_numbers(int), metavar="I,N", help=part)
     parser.add_argument("--runs", type=int, default=7, help="rounds of timing; 0 leaves it out (default: 7)")
     parser.add_argument("--workers", type=int, default=0)

@@ -121,12 +121,12 @@ def test_rows_of_another_evaluation(run, folder, tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_evaluation_resumes_to_the_same_rows(run, folder, tmp_path):
-    words = ["evaluate", "--model", folder, *QUICK, *SELECTS, "--limit", 96, "--batch", 4]
+    words = ["evaluate", "--model", folder, *QUICK, *SELECTS, "--limit", 36, "--batch", 2]
     assert run(*map(str, words), "--out", tmp_path / "whole").status == 0
     expected, out = rows_of(tmp_path / "whole"), tmp_path / "killed"
     command = [sys.executable, "-m", "tubelet", *map(str, words), "--out", str(out)]
     lines = []
-    for wanted in (10, 50):  # rows of the last selection, by when it is killed
+    for wanted in (4, 14):  # rows of the last selection, by when it is killed
         process = subprocess.Popen(command, env=os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         until = time.monotonic() + 120
         while process.poll() is None and time.monotonic() < until:
