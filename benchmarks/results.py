@@ -34,6 +34,7 @@ class Entry:
     command: str  # after `python -m`; gets --seed
     seed: int = 0
     gpu: bool = False  # cannot run without one
+    data: str = ""  # a folder of $TUBELET_DATA that it needs
 
 
 VIDEOMAE = "--model videomae_base --select sta:r=48 --select sta:r=64"
@@ -46,6 +47,10 @@ ENTRIES = {
     "timing_videomae_base_gpu": Entry(
         f"benchmarks.timing {VIDEOMAE} --device cuda --batch 1,32 --dtype float32,bfloat16 --compile no,yes --runs 30",
         gpu=True,
+    ),
+    "table_a_jhmdb": Entry(
+        "benchmarks.table_a --model videomae_tiny_jhmdb --data jhmdb:split1_test --truth box --out runs/table_a_jhmdb",
+        data="jhmdb",
     ),
 }
 
@@ -72,6 +77,8 @@ def state(name: str) -> str:
         return "done"
     if ENTRIES[name].gpu and not torch.cuda.is_available():
         return "NOT RUN: it needs a GPU, and torch finds none here"
+    if (data := ENTRIES[name].data) and not (Path(os.environ.get("TUBELET_DATA", "")) / data).is_dir():
+        return f"NOT RUN: it needs the data set {data}: set TUBELET_DATA to the folder that holds it"
     return "missing"
 
 
