@@ -14,7 +14,6 @@ from tubelet.models.base import VideoModel
 from tubelet.models.evad import EVAD
 from tubelet.models.layers import resize_positions
 from tubelet.models.vit import ViT
-from tubelet.selection.core import Grid
 
 
 def load_backbone(model: VideoModel, source: str | Path) -> Report:

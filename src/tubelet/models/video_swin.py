@@ -79,7 +79,7 @@ class WindowAttention(nn.Module):
                     k, v = self.with_padding(k, 1), self.with_padding(v, 2)
                 if ask.attention:
                     counted = None if weight is None else weight.index_select(1, index).view(-1, n)
-                    out, attention = attend_and_count(q, k, v, logits, counted)
+                    out, attention, _ = attend_and_count(q, k, v, logits, counted)
                     received.append(attention[:, :n].reshape(len(x), -1))
                 else:
                     out = F.scaled_dot_product_attention(q, k, v, attn_mask=logits)
