@@ -37,12 +37,16 @@ class Entry:
     data: str = ""  # a folder of $TUBELET_DATA that it needs
 
 
+MVIT = "--model mvit_base_16x4 --select stts:T5@0-S13@4 --select stts:T3@0-S11@4"
 VIDEOMAE = "--model videomae_base --select sta:r=48 --select sta:r=64"
 ENTRIES = {
     "flops_videomae": Entry("benchmarks.flops_videomae"),
+    "flops_stts": Entry("benchmarks.flops_stts"),
     "flops_evad": Entry("benchmarks.flops_evad"),
     "demo": Entry("benchmarks.demo"),
+    "topk_memory": Entry("benchmarks.topk_memory"),
     "timing_videomae_base": Entry(f"benchmarks.timing {VIDEOMAE} --threads 1,2 --runs 9 --peers"),
+    "timing_mvit_base": Entry(f"benchmarks.timing {MVIT} --threads 1,2 --runs 9 --peers"),
     "timing_evad": Entry("benchmarks.timing_evad --runs 7"),
     "timing_videomae_base_gpu": Entry(
         f"benchmarks.timing {VIDEOMAE} --device cuda --batch 1,32 --dtype float32,bfloat16 --compile no,yes --runs 30",
