@@ -39,8 +39,10 @@ class Entry:
 VIDEOMAE = "--model videomae_base --select sta:r=48 --select sta:r=64"
 ENTRIES = {
     "flops_videomae": Entry("benchmarks.flops_videomae"),
+    "flops_xvit": Entry("benchmarks.flops_xvit"),
     "demo": Entry("benchmarks.demo"),
     "timing_videomae_base": Entry(f"benchmarks.timing {VIDEOMAE} --threads 1,2 --runs 9 --peers"),
+    "timing_xvit": Entry("benchmarks.timing_xvit --rounds 9"),
     "timing_videomae_base_gpu": Entry(
         f"benchmarks.timing {VIDEOMAE} --device cuda --batch 1,32 --dtype float32,bfloat16 --compile no,yes --runs 30",
         gpu=True,
