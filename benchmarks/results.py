@@ -43,11 +43,13 @@ ENTRIES = {
     "flops_videomae": Entry("benchmarks.flops_videomae"),
     "flops_stts": Entry("benchmarks.flops_stts"),
     "flops_evad": Entry("benchmarks.flops_evad"),
+    "flops_xvit": Entry("benchmarks.flops_xvit"),
     "demo": Entry("benchmarks.demo"),
     "topk_memory": Entry("benchmarks.topk_memory"),
     "timing_videomae_base": Entry(f"benchmarks.timing {VIDEOMAE} --threads 1,2 --runs 9 --peers"),
     "timing_mvit_base": Entry(f"benchmarks.timing {MVIT} --threads 1,2 --runs 9 --peers"),
     "timing_evad": Entry("benchmarks.timing_evad --runs 7"),
+    "timing_xvit": Entry("benchmarks.timing_xvit --rounds 9"),
     "timing_videomae_base_gpu": Entry(
         f"benchmarks.timing {VIDEOMAE} --device cuda --batch 1,32 --dtype float32,bfloat16 --compile no,yes --runs 30",
         gpu=True,
