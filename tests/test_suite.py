@@ -1,11 +1,13 @@
 """Every model with every selector: the promises that hold for all of them."""
 
 import io
+import re
 
 import pytest
 import torch
 
 from tests.tiny import MODELS, moving, randomise, tiny
+from tubelet.errors import SelectionError
 from tubelet.models.registry import set_selection, trace
 from tubelet.selection.registry import list_selectors, methods
 from tubelet.selection.spec import parse
@@ -32,16 +34,35 @@ NO_OPS = [
     "uniform:keep=1.0@0+sta:r=0",
 ]
 SPECS = [spec for specs in SELECTORS.values() for spec in specs]
+# Models that take some specs alone; every other is refused, with a sentence that says this.
+SWIN_TAKES = [
+    *(spec for spec in SPECS if "merge" not in spec and not re.search("[TS][0-9.]+@4", spec)),
+    *(
+        "gumbel:T5@1-T2@3,tau=0.5",
+        "attention:T5@2-S2@3",
+        "random:keep=0.6@2-keep=0.5@3,4",
+        "sta:r=3+attention:keep=0.9@3",
+    ),
+]
+TAKES = {"swin": SWIN_TAKES, "swin_wide": SWIN_TAKES}
+SAYS = dict.fromkeys(TAKES, "a merged token stands for several|stage 4 does not exist")
+PAIRS = [(key, spec) for key in MODELS for spec in TAKES.get(key, SPECS)]
+REFUSED = [(key, spec) for key in TAKES for spec in SPECS if spec not in TAKES[key]]
 all_models = pytest.mark.parametrize("key", MODELS)
-all_specs = pytest.mark.parametrize("spec", SPECS)
+all_pairs = pytest.mark.parametrize(("key", "spec"), PAIRS)
 
 
 def test_no_selector_is_left_out():
     assert set(list_selectors()) == set(SELECTORS) - {"several"}
 
 
-@all_models
-@all_specs
+@pytest.mark.parametrize(("key", "spec"), REFUSED)
+def test_what_cannot_be_right_is_refused(key, spec):
+    with pytest.raises(SelectionError, match=SAYS[key]):
+        tiny(key, select=spec)
+
+
+@all_pairs
 def test_forward_and_trace(key, spec):
     model = tiny(key, select=spec)
     clip = moving(2, model)
@@ -66,8 +87,7 @@ def test_forward_and_trace(key, spec):
     assert left.patches.shape[1] == left.layout.tokens
 
 
-@all_models
-@all_specs
+@all_pairs
 def test_backward(key, spec):
     model = tiny(key, select=spec).train()
     clip = moving(2, model).requires_grad_()
@@ -91,8 +111,7 @@ def test_no_selection_is_the_dense_model_bit_for_bit(key, spec):
         assert torch.equal(dense(clip), idle(clip))
 
 
-@all_models
-@all_specs
+@all_pairs
 def test_a_clip_does_not_hang_on_its_neighbours(key, spec):
     model = tiny(key, select=spec)
     clips = moving(4, model)
@@ -103,8 +122,7 @@ def test_a_clip_does_not_hang_on_its_neighbours(key, spec):
     torch.testing.assert_close(batch[:1], alone, rtol=0, atol=1e-5)  # however many they are
 
 
-@all_models
-@all_specs
+@all_pairs
 def test_compiles_as_one_graph(key, spec):
     model = tiny(key, select=spec)
     clip = moving(2, model)
@@ -114,8 +132,7 @@ def test_compiles_as_one_graph(key, spec):
         assert torch.equal(compiled(clip), model(clip))
 
 
-@all_models
-@all_specs
+@all_pairs
 def test_exports(key, spec, tmp_path):
     """A pruned model is an ordinary graph: saved, loaded, and run at another batch size."""
     model = tiny(key, select=spec)
@@ -132,8 +149,7 @@ def test_exports(key, spec, tmp_path):
             torch.testing.assert_close(loaded(clips), model(clips), rtol=0, atol=1e-5)
 
 
-@all_models
-@all_specs
+@all_pairs
 def test_weights_are_those_of_the_dense_model(key, spec):
     """The state dict goes from one to the other; a learned selector adds its scorers, a training-free one nothing."""
     dense, pruned = tiny(key), tiny(key, select=spec)
@@ -143,8 +159,7 @@ def test_weights_are_those_of_the_dense_model(key, spec):
     assert not unexpected and bool(missing) == learned and all(name.startswith("plan.selectors.") for name in missing)
 
 
-@all_models
-@all_specs
+@all_pairs
 def test_half_precision_runs(key, spec):
     model = tiny(key, select=spec)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):

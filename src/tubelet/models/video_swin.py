@@ -59,9 +59,9 @@ class WindowAttention(nn.Module):
         weight, qkv, present = ask.query_weight, None, None
         if cell is not None:  # the tokens left, at their places in a grid of nothing: (B, grid tokens, 3 C)
             rows, left = self.qkv(x), x.new_ones(cell.shape)
-            qkv = put(rows, cell, rows.new_zeros(len(x), len(windows.place), rows.shape[-1]))
-            weight = spread(left if weight is None else weight, cell, len(windows.place))
-            present = spread(left, cell, len(windows.place))
+            qkv = put(rows, cell, rows.new_zeros(x.shape[0], windows.place.shape[0], rows.shape[-1]))
+            weight = spread(left if weight is None else weight, cell, windows.place.shape[0])
+            present = spread(left, cell, windows.place.shape[0])
         outs, keys, received = [], [], []
         for kind in windows.kinds:
             bias = self.bias(kind, table)  # (1, heads, n, n or n + 1)
@@ -74,16 +74,16 @@ class WindowAttention(nn.Module):
                     left_out = (LEFT_OUT * (1 - present.index_select(1, index))).view(-1, 1, 1, n)
                     logits = logits + F.pad(left_out, (0, bias.shape[-1] - n)).to(q.dtype)
                 if ask.keys:
-                    keys.append(k.mean(dim=1).reshape(len(x), -1, k.shape[-1]))
+                    keys.append(k.mean(dim=1).reshape(x.shape[0], -1, k.shape[-1]))
                 if kind.padding is not None:
                     k, v = self.with_padding(k, 1), self.with_padding(v, 2)
                 if ask.attention:
                     counted = None if weight is None else weight.index_select(1, index).view(-1, n)
                     out, attention = attend_and_count(q, k, v, logits, counted)
-                    received.append(attention[:, :n].reshape(len(x), -1))
+                    received.append(attention[:, :n].reshape(x.shape[0], -1))
                 else:
                     out = F.scaled_dot_product_attention(q, k, v, attn_mask=logits)
-                outs.append(out.transpose(1, 2).reshape(len(x), -1, x.shape[-1]))  # (B, W n, C)
+                outs.append(out.transpose(1, 2).reshape(x.shape[0], -1, x.shape[-1]))  # (B, W n, C)
 
         def in_order(parts: list[Tensor]) -> Tensor:
             whole = torch.cat(parts, dim=1).index_select(1, windows.place)
@@ -97,7 +97,7 @@ class WindowAttention(nn.Module):
 
     def with_padding(self, x: Tensor, part: int) -> Tensor:
         """Keys (part 1) or values (2) (B, heads, n, d) and that of padding, which is the bias of the layer."""
-        shape = (len(x), self.heads, 1, x.shape[-1])
+        shape = (x.shape[0], self.heads, 1, x.shape[-1])
         if self.qkv.bias is None:
             return torch.cat([x, x.new_zeros(shape)], dim=2)
         bias = self.qkv.bias.chunk(3)[part].view(1, self.heads, 1, -1).to(x.dtype)
@@ -193,7 +193,7 @@ def squares(x: Tensor, grid: Grid) -> Tensor:
 
 def spread(values: Tensor, cell: Tensor, tokens: int) -> Tensor:
     """Values (B, N) at their cells of a grid of `tokens`, 0 elsewhere."""
-    return values.new_zeros(len(values), tokens).scatter(1, cell, values)
+    return values.new_zeros(values.shape[0], tokens).scatter(1, cell, values)
 
 
 class PatchEmbed(nn.Module):
@@ -292,9 +292,12 @@ class VideoSwin(VideoModel):
 
     def forward(self, clip: Tensor, record: list[Kept] | None = None) -> Tensor:
         """Logits (B, num_classes) of clips (B, 3, T, H, W), normalised floats. `record` takes what each step kept."""
-        tokens = self.forward_features(clip, record)
-        features = self.norm(tokens.x).mean(dim=1)  # (B, C)
+        features = self.features(self.forward_features(clip, record))
         return features if self.head is None else self.head(self.dropout(features))
+
+    def features(self, tokens: Tokens) -> Tensor:
+        """(B, C): what the classifier reads."""
+        return self.norm(tokens.x).mean(dim=1)
 
     def forward_features(self, clip: Tensor, record: list[Kept] | None = None) -> Tokens:
         """The tokens that are left after the last block."""

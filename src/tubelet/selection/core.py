@@ -88,7 +88,9 @@ class Signals:
         keys, attention = self.keys, self.attention
         return Signals(
             keys=None if keys is None else put(keys, cell, keys.new_zeros(keys.shape[0], tokens, keys.shape[2])),
-            attention=None if attention is None else attention.new_zeros(len(cell), tokens).scatter(1, cell, attention),
+            attention=None
+            if attention is None
+            else attention.new_zeros(cell.shape[0], tokens).scatter(1, cell, attention),
         )
 
 
