@@ -4,12 +4,15 @@ Cases are found by name in the folder TUBELET_PARITY; without it, in the small s
 """
 
 import json
+from contextlib import contextmanager
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from tests.parity.cases import parity_cases
+from tubelet.models.registry import create_model, set_selection
+from tubelet.models.windows import pair_places
 from tubelet.selection.core import Grid, Layout, Tokens
 from tubelet.selection.spec import Budget
 from tubelet.selection.stts import Frames, Options, Regions
@@ -73,3 +76,169 @@ def test_selector(case):
     torch.testing.assert_close(x.grad, tensors["grad_input"], **close)
     for name, parameter in selector.named_parameters():
         torch.testing.assert_close(parameter.grad, tensors[f"grad.{name}"], **close)
+
+
+@cases("stts_mvit_*.json")
+def test_mvit(case):
+    about, tensors, close = read(case)
+    hyper = about["hyperparameters"]
+    model = mvit(hyper)
+    counts = [(block, 0, f"T{k}@{block}") for block, k in steps(hyper, "time", "time_k")]
+    counts += [(block, 1, f"S{side}@{block}") for block, side in steps(hyper, "space", "anchor_sizes")]
+    if counts:
+        set_selection(model, "stts:" + "-".join(text for *_, text in sorted(counts)))
+    model.load_state_dict(own_names(tensors, model, prefix=""), strict=True)
+    check(model, about, tensors, close)
+    entering = [block["tokens_incl_cls"] for block in about["block_inputs"]]
+    assert model.tokens_entering() == entering
+    if counts:  # the ratios of the case, as its code counts them
+        set_selection(model, released_spec(hyper))
+        assert model.tokens_entering() == entering
+
+
+@cases("stts_videoswin_*.json")
+def test_video_swin(case):
+    about, tensors, close = read(case)
+    model = video_swin(about["hyperparameters"])
+    counts = [(layer, 0, f"T{k}@{layer}") for layer, k in steps(about["hyperparameters"], "time", about["time_k"])]
+    sides = about["anchor_sizes"]
+    counts += [(layer, 1, f"S{side}@{layer}") for layer, side in steps(about["hyperparameters"], "space", sides)]
+    if counts:
+        set_selection(model, "stts:" + "-".join(text for *_, text in sorted(counts)))
+    state = own_names(tensors, model, prefix="backbone.")
+    for name in [name for name in state if name.endswith(".relative_position_index")]:  # known without the file
+        window = model.get_submodule(name.rpartition(".")[0]).window
+        assert torch.equal(state.pop(name), pair_places(window))
+    model.load_state_dict(state, strict=True)
+    outputs = []
+    for layer in model.layers:
+        last = layer.downsample or layer.blocks[-1]
+        last.register_forward_hook(lambda *call: outputs.append(call[-1]))
+    check(model, about, tensors, close)
+    for output, layer in zip(outputs, about["layers"], strict=False):  # of the first pass
+        assert output.layout.grid == tuple(layer["output"][axis] for axis in "thw")
+        assert output.x.mean().item() == pytest.approx(layer["output"]["mean"], abs=close["atol"])
+        assert output.x.abs().mean().item() == pytest.approx(layer["output"]["mean_abs"], abs=close["atol"])
+
+
+def check(model, about, tensors, close):
+    """Scores and kept indices of each step, what the classifier reads, logits."""
+    clip = tensors["input"]
+    seen = {}
+    with torch.no_grad(), watched(model, seen):
+        logits = model(clip)
+        features = model.features(model.forward_features(clip))
+    torch.testing.assert_close(logits, tensors["logits"], **close)
+    torch.testing.assert_close(features, tensors["features"], **close)
+    if "probs" in tensors:
+        torch.testing.assert_close(logits.softmax(-1), tensors["probs"], **close)
+    for step in about["selections"]:
+        if step["predictor"] not in seen:  # a step that keeps everything is none
+            assert step["k"] == step["candidates"]
+            continue
+        raw, selection = seen[step["predictor"]]
+        expected = tensors[f"scores.{step['predictor']}"]
+        torch.testing.assert_close(raw.flatten(0, -2), tensors[f"raw_scores.{step['predictor']}"], **close)
+        scores = selection.scores.flatten(0, -2)
+        torch.testing.assert_close(scores, expected, **close)
+        assert torch.equal(top_k(scores, step["k"]), tensors[f"indices.{step['predictor']}"])
+
+
+@contextmanager
+def watched(model, seen):
+    """Predictor -> raw scores and selection of each step of a pass."""
+    hooks = []
+    for predictor, number in predictors(model).items():
+        selector = model.plan.selectors[number]
+
+        def note(selector, given, selection, predictor=predictor):
+            seen[predictor] = selector.raw_scores(given[0]), selection
+
+        hooks.append(selector.register_forward_hook(note))
+    yield
+    for hook in hooks:
+        hook.remove()
+
+
+def predictors(model):
+    """The released name of each selector -> its number in the plan."""
+    names = {}
+    for kind, name in (("T", "time"), ("S", "space")):
+        numbers = [n for n, p in enumerate(model.plan.placed) if p.selector.budget.kind == kind]
+        names.update({f"{name}_score_predictor.{j}": n for j, n in enumerate(numbers)})
+    return names
+
+
+def own_names(tensors, model, prefix):
+    """The case's parameters under the names of the model."""
+    scorers = {f"{prefix}{name}.": f"plan.selectors.{n}." for name, n in predictors(model).items()}
+    renamed = {"head.projection.": "head.", "cls_head.fc_cls.": "head.", **scorers, prefix: ""}
+    state = {}
+    for key, tensor in tensors.items():
+        if not key.startswith("state_dict."):
+            continue
+        name = key.removeprefix("state_dict.")
+        begin = next((begin for begin in renamed if name.startswith(begin)), "")
+        state[renamed.get(begin, "") + name.removeprefix(begin)] = tensor
+    return state
+
+
+def steps(hyper, name, counts):
+    """(block, count) of each step of a kind; `counts` or the name of them."""
+    found = hyper[counts] if isinstance(counts, str) else counts
+    return list(zip(hyper.get(f"{name}_pruning_loc") or [], found, strict=True))
+
+
+def released_spec(hyper):
+    parts = [f"T{float(share)}@{block}" for block, share in steps(hyper, "time", "time_left_ratio")]
+    parts += [f"S{float(share)}@{block}" for block, share in steps(hyper, "space", "space_left_ratio")]
+    return f"stts:{'-'.join(parts)},bookkeeping=released"
+
+
+def mvit(hyper):
+    assert hyper["pool_mode"] == "conv"
+    return create_model(
+        "mvit_base_16x4",
+        frames=hyper["num_frames"],
+        size=hyper["crop_size"],
+        num_classes=hyper["num_classes"],
+        dim=hyper["embed_dim"],
+        depth=hyper["depth"],
+        heads=hyper["num_heads"],
+        mlp_ratio=hyper["mlp_ratio"],
+        patch_kernel=tuple(hyper["patch_kernel"]),
+        patch_stride=tuple(hyper["patch_stride"]),
+        patch_padding=tuple(hyper["patch_padding"]),
+        dim_mul=hyper["dim_mul"],
+        head_mul=hyper["head_mul"],
+        pool_kernel=tuple(hyper["pool_kvq_kernel"]),
+        pool_q_stride=hyper["pool_q_stride"],
+        pool_kv_stride=tuple(hyper["pool_kv_stride_adaptive"]),
+        qkv_bias=hyper["qkv_bias"],
+        positions="separable" if hyper["sep_pos_embed"] else "joint",
+        class_token=hyper["cls_embed_on"],
+        norm_stem=hyper["norm_stem"],
+        eps=hyper["block_norm_eps"],
+        pool_eps=hyper["pool_norm_eps"],
+    )
+
+
+def video_swin(hyper):
+    tubelet_size, patch_size, other = hyper["patch_size"]
+    assert patch_size == other and hyper.get("qk_scale") is None
+    return create_model(
+        "videoswin_tiny",
+        frames=hyper["num_frames"],
+        size=hyper["image_size"],
+        num_classes=hyper["num_classes"],
+        dim=hyper["embed_dim"],
+        depths=tuple(hyper["depths"]),
+        heads=tuple(hyper["num_heads"]),
+        window_size=tuple(hyper["window_size"]),
+        mlp_ratio=hyper["mlp_ratio"],
+        patch_size=patch_size,
+        tubelet_size=tubelet_size,
+        patch_norm=hyper["patch_norm"],
+        qkv_bias=hyper["qkv_bias"],
+        eps=hyper["norm_eps"],
+    )

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tubelet.checkpoints import huggingface, own, videomae
+from tubelet.checkpoints import huggingface, mvit, own, scorers, video_swin, videomae
 from tubelet.checkpoints.files import Contents
 from tubelet.checkpoints.fit import fit
 from tubelet.checkpoints.labels import Labels, check_count, in_order, numbered, read_labels
@@ -25,7 +25,10 @@ HEAD = "head."  # where every model of the project has its classifier,
 SELECTORS = "plan."  # and the weights of its learned selectors
 
 
-LAYOUTS = {layout.name: layout for layout in (own.LAYOUT, videomae.LAYOUT, huggingface.LAYOUT)}
+LAYOUTS = {
+    layout.name: layout
+    for layout in (own.LAYOUT, videomae.LAYOUT, huggingface.LAYOUT, *mvit.LAYOUTS, *video_swin.LAYOUTS)
+}
 
 
 def list_layouts() -> list[str]:
@@ -83,6 +86,7 @@ def load_model(
         raise
     except (TypeError, ValueError, ZeroDivisionError, RuntimeError, KeyError, IndexError, AttributeError) as error:
         raise CheckpointError(f"{found.name}: no model can be built from its configuration: {error}") from error
+    scorers.place(weights, model, select, found.name)
     if select is not None:  # a learned selector may be new to the weights, and theirs may not be wanted
         reason = f"of the saved selection; select={select!r} was asked for"
         weights.drop(SELECTORS + "{any}", reason, keep=model.state_dict())

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from tubelet.checkpoints.layout import Description, Weights
 from tubelet.errors import CheckpointError
 from tubelet.models.config import ModelConfig, Preprocessing
 from tubelet.models.vit import SIZES
 
+T = TypeVar("T")
 # No weight tells the number of heads. By width: VideoMAE S, B, L, H and VideoMAE V2 g.
 HEADS = {384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16}
 RELEASED_FRAMES, RELEASED_SIZE = 16, 224
@@ -34,8 +35,8 @@ def infer_arguments(weights: Weights, given: Mapping[str, Any]) -> dict[str, Any
             f"{weights.key_of('patch_embed.proj.weight')} has shape {tuple(patches.shape)}: "
             "(dim, 3, t, p, p) is expected"
         )
-    dim = _most_common(t.shape[0] for t in weights.tensors("blocks.{i}.norm{i}.{p}") if t.dim()) or patches.shape[0]
-    hidden = _most_common(t.shape[0] for t in weights.tensors("blocks.{i}.mlp.fc1.{p}") if t.dim()) or 4 * dim
+    dim = most_common(t.shape[0] for t in weights.tensors("blocks.{i}.norm{i}.{p}") if t.dim()) or patches.shape[0]
+    hidden = most_common(t.shape[0] for t in weights.tensors("blocks.{i}.mlp.fc1.{p}") if t.dim()) or 4 * dim
     heads = given.get("heads", HEADS.get(dim))
     if heads is None:
         known = ", ".join(f"{heads} for {width}" for width, heads in HEADS.items())
@@ -45,7 +46,7 @@ def infer_arguments(weights: Weights, given: Mapping[str, Any]) -> dict[str, Any
     arguments = {
         "num_classes": stored_classes(weights),
         "dim": dim,
-        "depth": _depth(weights),
+        "depth": whole_blocks(weights),
         "heads": heads,
         "mlp_ratio": mlp_ratio(hidden, dim),
         "patch_size": patches.shape[3],
@@ -145,13 +146,13 @@ def mlp_ratio(hidden: int, dim: int) -> float:
     return ratio if int(dim * ratio) == hidden else (hidden + 0.5) / dim
 
 
-def _depth(weights: Weights) -> int:
+def whole_blocks(weights: Weights) -> int:
     """Blocks up to the last whole one: a stray key of a block far behind is no reason to build it."""
     keys = Counter(int(name.split(".")[1]) for name in weights.pieces if name.startswith("blocks."))
     return max((i for i, count in keys.items() if 2 * count > max(keys.values())), default=-1) + 1
 
 
-def _most_common(sizes: Iterable[int]) -> int | None:
+def most_common(sizes: Iterable[T]) -> T | None:
     """One weight of a wrong shape does not decide: it is named when the shapes are compared."""
     return next((size for size, _ in Counter(sizes).most_common(1)), None)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 from torch import Tensor, nn
 
 from tubelet.models.config import ModelConfig
@@ -20,6 +22,7 @@ class VideoModel(nn.Module):
     head: nn.Module | None
     plan: Plan
     config: ModelConfig
+    preprocessing: ClassVar[dict[str, Any]] = {}  # of the architecture, where it is not Preprocessing's own
     report: object = None  # of the checkpoint it was loaded from: tubelet.checkpoints.Report
 
     def forward(self, clip: Tensor, record: list[Kept] | None = None) -> Tensor:

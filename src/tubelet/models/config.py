@@ -11,6 +11,7 @@ from tubelet.models.fields import (
     COUNT_OR_0,
     GRID,
     LABELS,
+    NOT_NEGATIVE,
     NULL,
     NUMBER,
     POSITIVE,
@@ -19,12 +20,12 @@ from tubelet.models.fields import (
     SWITCH,
     TABLE,
     TEXT,
+    any_of,
     check,
     check_names,
     either,
     one_of,
     row,
-    several,
 )
 
 FORMAT = 1
@@ -40,11 +41,15 @@ PREPROCESSING = {
 # Of the models' constructors; load_model's are checked by it too.
 ARGUMENTS = {
     "frames": COUNT, "size": SIZE, "num_classes": COUNT_OR_0, "dim": COUNT, "depth": COUNT,
-    "heads": either(COUNT, several(COUNT)), "depths": several(COUNT), "window_size": row(COUNT, 3), "window": TEXT,
+    "heads": either(COUNT, any_of(COUNT)), "depths": any_of(COUNT), "window_size": row(COUNT, 3), "window": TEXT,
     "patch_norm": SWITCH,
     "mlp_ratio": POSITIVE, "patch_size": COUNT, "tubelet_size": COUNT, "qkv_bias": SWITCH, "positions": TEXT,
     "position_grid": GRID, "class_token": SWITCH, "pool": TEXT, "layer_scale": either(NUMBER, NULL),
     "drop_path": SHARE, "dropout": SHARE, "eps": POSITIVE, "fc_norm_eps": either(POSITIVE, NULL),
+    "patch_kernel": row(COUNT, 3), "patch_stride": row(COUNT, 3), "patch_padding": row(COUNT_OR_0, 3),
+    "dim_mul": any_of(row(NOT_NEGATIVE, 2)), "head_mul": any_of(row(NOT_NEGATIVE, 2)), "pool_kernel": row(COUNT, 3),
+    "pool_q_stride": any_of(row(COUNT_OR_0, 4)), "pool_kv_stride": row(COUNT, 3), "unpooled_kv": any_of(COUNT_OR_0),
+    "norm_stem": SWITCH, "pool_eps": POSITIVE,
 }  # fmt: skip
 
 
@@ -99,4 +104,4 @@ class ModelConfig:
 
 
 def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+    return tuple(map(_tuple, value)) if isinstance(value, list) else value

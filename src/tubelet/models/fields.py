@@ -25,9 +25,9 @@ def row(kind: Kind, length: int) -> Kind:
     return Kind(f"a list of {length}, each {kind.text},", holds)
 
 
-def several(kind: Kind) -> Kind:
+def any_of(kind: Kind) -> Kind:
     def holds(value: Any) -> bool:
-        return isinstance(value, (list, tuple)) and len(value) > 0 and all(map(kind.holds, value))
+        return isinstance(value, (list, tuple)) and all(map(kind.holds, value))
 
     return Kind(f"a list, each {kind.text},", holds)
 
@@ -54,6 +54,7 @@ def _is_labels(value: Any) -> bool:
 
 COUNT, COUNT_OR_0 = whole(1), whole(0)
 NUMBER = Kind("a number", _is_number)
+NOT_NEGATIVE = Kind("a number from 0 on", lambda v: _is_number(v) and v >= 0)
 POSITIVE = Kind("a number above 0", lambda v: _is_number(v) and v > 0)
 SHARE = Kind("a number from 0 to below 1", lambda v: _is_number(v) and 0 <= v < 1)
 SWITCH = Kind("true or false", lambda v: isinstance(v, bool))

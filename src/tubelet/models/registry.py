@@ -14,6 +14,8 @@ from torch import Tensor
 from tubelet.errors import TubeletError
 from tubelet.models.base import VideoModel
 from tubelet.models.config import ModelConfig, Preprocessing
+from tubelet.models.mvit import SIZES as MVIT_SIZES
+from tubelet.models.mvit import MViT
 from tubelet.models.video_swin import SIZES as SWIN_SIZES
 from tubelet.models.video_swin import VideoSwin
 from tubelet.models.vit import SIZES as VIT_SIZES
@@ -21,9 +23,10 @@ from tubelet.models.vit import ViT
 from tubelet.selection.plan import Kept
 from tubelet.selection.registry import build_plan
 
-ARCHITECTURES: dict[str, type[VideoModel]] = {"vit": ViT, "video_swin": VideoSwin}
+ARCHITECTURES: dict[str, type[VideoModel]] = {"vit": ViT, "mvit": MViT, "video_swin": VideoSwin}
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: ("vit", sizes) for name, sizes in VIT_SIZES.items()},
+    **{name: ("mvit", sizes) for name, sizes in MVIT_SIZES.items()},
     **{name: ("video_swin", sizes) for name, sizes in SWIN_SIZES.items()},
 }
 
@@ -69,7 +72,7 @@ def build_model(config: ModelConfig) -> VideoModel:
     config.position_grid = (*model.position_grid,) if model.position_grid else None
     if config.preprocessing == Preprocessing():  # none was given: that of the architecture at its size
         size = model.size[0] if model.size[0] == model.size[1] else model.size
-        config.preprocessing = Preprocessing(frames=model.frames, size=size)
+        config.preprocessing = Preprocessing(frames=model.frames, size=size, **model.preprocessing)
     model.config = config
     set_selection(model, config.select)
     return model.eval()

@@ -235,6 +235,8 @@ class VideoSwin(VideoModel):
             costs a little less. It is another computation: weights need fine-tuning with it.
     """
 
+    preprocessing = {"stride": 2}
+
     def __init__(
         self,
         *,

@@ -129,7 +129,7 @@ class SoftFrames(Selection):
     def _features(self, tokens: Tokens) -> Tensor:
         frames = tokens.patches.unflatten(1, (self.weights.shape[-1], -1)).flatten(2)  # (B, T, h w C), a view
         mixed = self.weights.to(frames.dtype) @ frames
-        return torch.cat([tokens.x[:, : tokens.prefix], mixed.view(len(mixed), -1, tokens.x.shape[-1])], dim=1)
+        return torch.cat([tokens.x[:, : tokens.prefix], mixed.view(mixed.shape[0], -1, tokens.x.shape[-1])], dim=1)
 
 
 @dataclass(frozen=True, kw_only=True)
