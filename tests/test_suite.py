@@ -17,6 +17,7 @@ SELECTORS = {  # selector: budgets of every form that it takes
     "stts": ["stts:T0.5@0-S0.5@3", "stts:S2x3@1,anchors=cover"],
     "gumbel": ["gumbel:T5@1-T2@4,tau=0.5"],
     "sta": ["sta:r=3", "sta:keep=0.4", "sta:r=4@1,3,groups=4/2"],
+    "keyframe": ["keyframe:keep=0.7", "keyframe:keep=0.6@1,weight=4", "keyframe:keep=0.9@0-keep=0.5@3"],
     "random": ["random:r=3", "random:keep=0.5@0,2", "random:T0.5@0-S3@3", "random:S2x3@1"],
     "uniform": ["uniform:r=3", "uniform:keep=0.3@1", "uniform:T3@0-S0.5@2"],
     "attention": ["attention:r=3", "attention:keep=0.5@1,4", "attention:T5@2-S2@4"],
@@ -28,36 +29,48 @@ NO_OPS = [
     "sta:keep=1.0",
     "merge:r=0",
     "random:keep=1.0@2",
+    "keyframe:keep=1.0",
     "uniform:T8@0",
     "attention:T1.0@2-S1.0@3",
     "stts:T8@0-S1.0@2",
     "uniform:keep=1.0@0+sta:r=0",
 ]
 SPECS = [spec for specs in SELECTORS.values() for spec in specs]
-# Models that take some specs alone; every other is refused, with a sentence that says this.
+# Models that take some specs alone: those that leave a dense box, or as many tokens of each frame.
 BOXES = [spec for spec in SPECS if all(step.budget.kind in "TS" for term in parse(spec).terms for step in term.steps)]
+KEYFRAME = SELECTORS["keyframe"]
 SWIN = [
     *(spec for spec in SPECS if "merge" not in spec and not re.search("[TS][0-9.]+@4", spec)),
     *("gumbel:T5@1-T2@3,tau=0.5", "attention:T5@2-S2@3", "random:keep=0.6@2-keep=0.5@3,4"),
     "attention:keep=0.9@1+sta:r=3",
 ]
-TAKES = {"mvit": BOXES, "mvit_no_class_token": BOXES, "swin": SWIN, "swin_wide": SWIN}
-SAYS = {
-    **dict.fromkeys(("mvit", "mvit_no_class_token"), "pools over a dense grid of tokens"),
-    **dict.fromkeys(("swin", "swin_wide"), "a merged token stands for several|stage 4 does not exist"),
-}
-FEW = {  # as the other of its kind in the rest
-    "mvit_no_class_token": ["none", "stts:T0.5@0-S0.5@3", "attention:T5@2-S2@4"],
-    "swin_wide": [
-        "none",
-        "stts:T0.5@0-S0.5@3",
-        "random:keep=0.6@2-keep=0.5@3,4",
-        "attention:T5@2-S2@3",
-        "sta:keep=0.4",
+TAKES = {
+    "swin": SWIN,
+    "swin_wide": ["none", "stts:T0.5@0-S0.5@3", "random:keep=0.6@2-keep=0.5@3,4", "attention:T5@2-S2@3"],
+    "vit_class_token": [spec for spec in SPECS if spec not in KEYFRAME],
+    "mvit": BOXES,
+    "mvit_no_class_token": ["none", "stts:T0.5@0-S0.5@3", "attention:T5@2-S2@4"],  # as the other in the rest
+    "xvit": [
+        "none", "sta:r=3,groups=8/8/8", "random:r=5@1,groups=8", "random:T0.5@0-S3@3", "attention:T5@2-S2@4",
+        "uniform:T4@0+attention:r=4@2,groups=4", "stts:T0.5@0-S0.5@3",
     ],
+    "xvit_joining": ["none", "sta:keep=0.4@1,groups=8", "uniform:T3@0-S0.5@2", "attention:T5@2-S2@4"],
+}  # fmt: skip
+# The others are refused, with a sentence that says this.
+SAYS = {
+    "swin": "a merged token stands for several|stage 4 does not exist",
+    "swin_wide": "a merged token stands for several|stage 4 does not exist",
+    "vit_class_token": "weighs queries; this model tells the class token's attention alone",
+    "mvit": "pools over a dense grid of tokens",
+    "mvit_no_class_token": "pools over a dense grid of tokens",
+    "xvit": "equally many tokens in each",
+    "xvit_joining": "equally many tokens in each",
 }
-PAIRS = [(key, spec) for key in MODELS for spec in FEW.get(key, TAKES.get(key, SPECS))]
-REFUSED = [(key, spec) for key in TAKES for spec in SPECS if spec not in TAKES[key]]
+PAIRS = [(key, spec) for key in MODELS for spec in TAKES.get(key, SPECS)]
+REFUSED = [("vit_class_token", spec) for spec in KEYFRAME]
+REFUSED += [(key, spec) for key in ("swin", "swin_wide") for spec in SPECS if spec not in SWIN]
+BOXED = [key for key in TAKES if key not in ("vit_class_token", "swin", "swin_wide")]
+REFUSED += [(key, spec) for key in BOXED for spec in SPECS if spec not in BOXES + KEYFRAME]
 all_models = pytest.mark.parametrize("key", MODELS)
 all_pairs = pytest.mark.parametrize(("key", "spec"), PAIRS)
 

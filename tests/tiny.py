@@ -30,7 +30,29 @@ MODELS = {  # one entry a backbone: name for create_model, arguments
             "norm_stem": True,
         },
     ),
+    "xvit": ("xvit_base", {**SIZES, "frames": 8, "mixing_div": 3}),  # a head a frame: the next, the one before, its own
+    "xvit_joining": (  # head 0 joins channels of all three
+        "xvit_base",
+        {**SIZES, "frames": 8, "mixing_div": 8, "segment_length": 5, "frame_shift": "true", "pool": "average"},
+    ),
 }
+
+# A detector, whose output is not that of the models above: tests/models/test_evad.py runs it.
+DETECTOR = {
+    "dim": 48, "depth": 6, "heads": 3, "frames": 8, "size": (64, 96), "num_classes": 7, "width": 32, "proposals": 9,
+    "proposal_heads": 2, "attention_heads": 4, "hidden": 48, "dynamic": 8, "decoder_dim": 24, "decoder_depth": 2,
+    "decoder_heads": 3, "action_dim": 40,
+}  # fmt: skip
+
+
+def tiny_detector(*, select="none", seed=0, **arguments):
+    """A tiny detector with random parameters everywhere, in evaluation mode; its proposals are boxes of all kinds."""
+    model = create_model("evad_base", select=select, **{**DETECTOR, **arguments})
+    randomise(model, seed)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        model.proposals.boxes.uniform_(0.2, 0.8, generator=generator)
+    return model
 
 
 def tiny(key="vit", *, select="none", seed=0, **arguments):

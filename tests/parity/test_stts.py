@@ -96,31 +96,6 @@ def test_mvit(case):
         assert model.tokens_entering() == entering
 
 
-@cases("stts_videoswin_*.json")
-def test_video_swin(case):
-    about, tensors, close = read(case)
-    model = video_swin(about["hyperparameters"])
-    counts = [(layer, 0, f"T{k}@{layer}") for layer, k in steps(about["hyperparameters"], "time", about["time_k"])]
-    sides = about["anchor_sizes"]
-    counts += [(layer, 1, f"S{side}@{layer}") for layer, side in steps(about["hyperparameters"], "space", sides)]
-    if counts:
-        set_selection(model, "stts:" + "-".join(text for *_, text in sorted(counts)))
-    state = own_names(tensors, model, prefix="backbone.")
-    for name in [name for name in state if name.endswith(".relative_position_index")]:  # known without the file
-        window = model.get_submodule(name.rpartition(".")[0]).window
-        assert torch.equal(state.pop(name), pair_places(window))
-    model.load_state_dict(state, strict=True)
-    outputs = []
-    for layer in model.layers:
-        last = layer.downsample or layer.blocks[-1]
-        last.register_forward_hook(lambda *call: outputs.append(call[-1]))
-    check(model, about, tensors, close)
-    for output, layer in zip(outputs, about["layers"], strict=False):  # of the first pass
-        assert output.layout.grid == tuple(layer["output"][axis] for axis in "thw")
-        assert output.x.mean().item() == pytest.approx(layer["output"]["mean"], abs=close["atol"])
-        assert output.x.abs().mean().item() == pytest.approx(layer["output"]["mean_abs"], abs=close["atol"])
-
-
 def check(model, about, tensors, close):
     """Scores and kept indices of each step, what the classifier reads, logits."""
     clip = tensors["input"]
@@ -223,22 +198,83 @@ def mvit(hyper):
     )
 
 
-def video_swin(hyper):
-    tubelet_size, patch_size, other = hyper["patch_size"]
-    assert patch_size == other and hyper.get("qk_scale") is None
+INDEX = ".relative_position_index"  # a buffer of the released code
+
+
+@cases("stts_videoswin_*.json")
+def test_videoswin(case):
+    about, tensors, close = read(case)
+    model = _video_swin({**about["hyperparameters"], **about})
+    scorers = _video_swin_scorers(model)
+    state = {}
+    for key, tensor in tensors.items():
+        if not key.startswith("state_dict."):
+            continue
+        name = key.removeprefix("state_dict.").removeprefix("backbone.").replace("cls_head.fc_cls.", "head.")
+        for theirs, ours in scorers.items():
+            name = name.replace(f"{theirs}.", f"{ours}.")
+        if name.endswith(INDEX):  # known without the file
+            assert torch.equal(tensor, pair_places(model.get_submodule(name.removesuffix(INDEX)).window))
+        else:
+            state[name] = tensor
+    model.load_state_dict(state)
+
+    record, outputs = [], []
+    for layer in model.layers:
+        (layer.downsample or layer.blocks[-1]).register_forward_hook(lambda *call: outputs.append(call[-1]))
+    with torch.no_grad():
+        logits = model(tensors["input"], record)
+    for output, layer in zip(outputs, about["layers"], strict=True):
+        expected = layer["output"]
+        assert output.layout.grid == tuple(expected[axis] for axis in "thw")
+        assert output.x.mean().item() == pytest.approx(expected["mean"], abs=close["atol"])
+        assert output.x.abs().mean().item() == pytest.approx(expected["mean_abs"], abs=close["atol"])
+    for theirs, step in zip(scorers, record, strict=True):
+        scores, indices = tensors[f"scores.{theirs}"], tensors[f"indices.{theirs}"]
+        torch.testing.assert_close(step.scores.reshape(scores.shape), scores, **close)
+        assert torch.equal(top_k(step.scores.reshape(scores.shape), indices.shape[1]), indices)
+        if theirs == "time_score_predictor.0" and len(record) == 1 and step.block == 0:
+            assert torch.equal(step.position[:, :: step.grid.per_frame] // step.grid.per_frame, indices)
+    with torch.no_grad():
+        features = model.norm(outputs[-1].x).mean(dim=1)
+    torch.testing.assert_close(features, tensors["features"], **close)
+    torch.testing.assert_close(logits, tensors["logits"], **close)
+
+
+def _video_swin(about):
+    tubelet_size, patch_size, _ = about["patch_size"]
     return create_model(
         "videoswin_tiny",
-        frames=hyper["num_frames"],
-        size=hyper["image_size"],
-        num_classes=hyper["num_classes"],
-        dim=hyper["embed_dim"],
-        depths=tuple(hyper["depths"]),
-        heads=tuple(hyper["num_heads"]),
-        window_size=tuple(hyper["window_size"]),
-        mlp_ratio=hyper["mlp_ratio"],
+        select=_video_swin_spec(about),
+        frames=about["num_frames"],
+        size=about["image_size"],
+        num_classes=about["num_classes"],
+        dim=about["embed_dim"],
+        depths=tuple(about["depths"]),
+        heads=tuple(about["num_heads"]),
+        window_size=tuple(about["window_size"]),
+        mlp_ratio=about["mlp_ratio"],
         patch_size=patch_size,
         tubelet_size=tubelet_size,
-        patch_norm=hyper["patch_norm"],
-        qkv_bias=hyper["qkv_bias"],
-        eps=hyper["norm_eps"],
+        patch_norm=about["patch_norm"],
+        qkv_bias=about["qkv_bias"],
+        eps=about["norm_eps"],
     )
+
+
+def _video_swin_spec(about):
+    """The counts of the case at its places."""
+    steps = [f"T{k}@{place}" for k, place in zip(about["time_k"], about.get("time_pruning_loc", []), strict=True)]
+    places = about.get("space_pruning_loc", [])
+    steps += [f"S{side}@{place}" for side, place in zip(about["anchor_sizes"], places, strict=True)]
+    return f"stts:{'-'.join(steps)}" if steps else "none"
+
+
+def _video_swin_scorers(model):
+    """Released name of each scorer -> its name here."""
+    found, count = {}, {"time": 0, "space": 0}
+    for number, selector in enumerate(model.plan.selectors):
+        kind = "time" if isinstance(selector, Frames) else "space"
+        found[f"{kind}_score_predictor.{count[kind]}"] = f"plan.selectors.{number}"
+        count[kind] += 1
+    return found

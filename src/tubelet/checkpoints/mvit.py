@@ -14,7 +14,7 @@ from typing import Any
 
 from tubelet.checkpoints.layout import Description, Layout, Rename, Weights
 from tubelet.checkpoints.scorers import renames
-from tubelet.checkpoints.vit import mlp_ratio, most_common, stored_classes, whole_blocks
+from tubelet.checkpoints.vit import depth_of, mlp_ratio, most_common, stored_classes
 from tubelet.errors import CheckpointError
 from tubelet.models.config import ModelConfig, Preprocessing
 from tubelet.models.mvit import MViT
@@ -86,7 +86,7 @@ def describe(weights: Weights, config: dict[str, Any] | None, given: Mapping[str
         arguments,
         position_grid=grid,
         preprocessing=Preprocessing(
-            frames=arguments["frames"], size=arguments["size"], sampling="k400", **MViT.preprocessing
+            frames=arguments["frames"], size=arguments["size"], sampling="k400", **MViT.normalisation
         ),
         views=VIEWS,
     )
@@ -106,11 +106,9 @@ def describe(weights: Weights, config: dict[str, Any] | None, given: Mapping[str
 def describe_torchvision(weights: Weights, config: dict[str, Any] | None, given: Mapping[str, Any]) -> Description:
     """torchvision leaves axes of length 1 out of its tables, and has one eps for all norms."""
     for name in TABLES:
-        vector = name in ("cls_token", "pos_embed_class")
-        if name in weights and weights.need(name).dim() == (1 if vector else 2):
-            piece = weights.pieces[name][0]
-            axes = (None, None) if vector else (None,)
-            weights.pieces[name] = [piece._replace(tensor=piece.tensor[axes])]
+        axes = (None, None) if name in ("cls_token", "pos_embed_class") else (None,)
+        if name in weights:
+            weights.pieces[name] = [piece._replace(tensor=piece.tensor[axes]) for piece in weights.pieces[name]]
     return describe(weights, config, {"pool_eps": 1e-6, **given})
 
 
@@ -123,7 +121,7 @@ def infer_arguments(weights: Weights, given: Mapping[str, Any]) -> dict[str, Any
             "(dim, 3, t, h, w) is expected"
         )
     kernel = tuple(patches.shape[2:])
-    depth = whole_blocks(weights)
+    depth = depth_of(weights)
     entering = ("norm1.{p}", "norm2.{p}", "attn.proj.{p}")
     widths = [_rows(weights, *(f"blocks.{i}.{name}" for name in entering)) for i in range(depth)]
     hidden = [_rows(weights, f"blocks.{i}.mlp.fc1.{{p}}") for i in range(depth)]
@@ -132,7 +130,7 @@ def infer_arguments(weights: Weights, given: Mapping[str, Any]) -> dict[str, Any
     heads = _heads(weights, widths)
     arguments = {
         "num_classes": stored_classes(weights),
-        "dim": patches.shape[0],
+        "dim": widths[0] if widths and widths[0] else patches.shape[0],
         "depth": depth,
         "heads": heads[0] if heads else 1,
         "mlp_ratio": most_common(ratios) or 4.0,
@@ -165,8 +163,9 @@ def position_grid(weights: Weights, arguments: Mapping[str, Any], given: Mapping
     times = (frames or RELEASED_SLOTS) if joint else _positions(weights, "pos_embed_temporal")
     if joint:
         if places % times:
+            token = "" if "cls_token" in weights else f", and there is no {weights.key_of('cls_token')}"
             raise CheckpointError(
-                f"{weights.key_of(name)} has {places} positions, which are not those of {times} slots of time: "
+                f"{weights.key_of(name)} has {places} positions, which are not those of {times} slots of time{token}: "
                 "give the frames the weights were trained with"
             )
         places //= times

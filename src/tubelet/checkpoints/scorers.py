@@ -27,9 +27,9 @@ def place(weights: Weights, model: VideoModel, select: str | None, source: str) 
 
     Raises CheckpointError, one sentence, if no selection was given, or one with other steps than the file has scorers.
     """
-    if not weights.any(UNPLACED):
-        return
     held = {kind: _numbers(weights, kind) for kind in WORDS}
+    if not any(held.values()):
+        return
     found = " and ".join(f"{len(numbers)} of {WORDS[kind]}" for kind, numbers in held.items() if numbers)
     if select is None:
         raise CheckpointError(

@@ -20,7 +20,7 @@ from tubelet.checkpoints.layout import Description, Layout, Rename, Weights
 from tubelet.checkpoints.vit import mlp_ratio, most_common, stored_classes
 from tubelet.errors import CheckpointError
 from tubelet.models.config import ModelConfig, Preprocessing
-from tubelet.models.video_swin import SIZES, VideoSwin
+from tubelet.models.video_swin import SIZES, STRIDE
 from tubelet.models.windows import pair_places
 
 STAGES = 8  # more than anybody publishes
@@ -69,9 +69,7 @@ def describe(weights: Weights, config: dict[str, Any] | None, given: Mapping[str
     arguments, sure = infer_arguments(weights, given)
     window = arguments["window_size"]
     sampling, views = PROTOCOLS.get(given.get("num_classes") or arguments["num_classes"], ("k400", (1, 1)))
-    preprocessing = Preprocessing(
-        frames=arguments["frames"], size=arguments["size"], sampling=sampling, **VideoSwin.preprocessing
-    )
+    preprocessing = Preprocessing(frames=arguments["frames"], size=arguments["size"], sampling=sampling, stride=STRIDE)
     model = ModelConfig(_name(arguments), "video_swin", arguments, preprocessing=preprocessing, views=views)
     description = Description(model)
     check_index(weights, window)

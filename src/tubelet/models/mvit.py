@@ -193,7 +193,7 @@ class MViT(VideoModel):
         eps: of the blocks' norms and the last; pool_eps: of those after pooling.
     """
 
-    preprocessing: ClassVar[dict[str, Any]] = {"mean": (0.45, 0.45, 0.45), "std": (0.225, 0.225, 0.225)}
+    normalisation: ClassVar[dict[str, Any]] = {"mean": (0.45, 0.45, 0.45), "std": (0.225, 0.225, 0.225)}
 
     def __init__(
         self,

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from tubelet.errors import SelectionError, TubeletError
 from tubelet.models.base import VideoModel
+from tubelet.models.config import Preprocessing
 from tubelet.models.layers import MLP, DropPath, attend_and_count, drop_path_rates, init_linear
 from tubelet.models.windows import SEAM, Kind, Windows, fitted, windows_of
 from tubelet.selection.core import NOTHING, Ask, Grid, Layout, Signals, Tokens, put, take
@@ -36,6 +37,7 @@ from tubelet.selection.plan import Host, Kept, Place, Plan
 
 WINDOWS_AT_ONCE = 8  # of a clip: what is between the linear layers stays in the cache
 TOKENS_AT_ONCE = 3136
+STRIDE = 2  # frames of the video from one frame of a clip to the next
 LEFT_OUT = -1e4  # on the logits of keys that were dropped: nothing is left of them in any number type
 
 
@@ -235,8 +237,6 @@ class VideoSwin(VideoModel):
             costs a little less. It is another computation: weights need fine-tuning with it.
     """
 
-    preprocessing = {"stride": 2}
-
     def __init__(
         self,
         *,
@@ -317,6 +317,10 @@ class VideoSwin(VideoModel):
             if stage.downsample is not None:
                 tokens = stage.downsample(tokens)
         return tokens
+
+    def preprocessing(self) -> Preprocessing:
+        """32 frames, every second of the video, as published."""
+        return replace(super().preprocessing(), stride=STRIDE)
 
     def embed(self, clip: Tensor) -> Tokens:
         if clip.dim() != 5 or clip.shape[1] != 3:

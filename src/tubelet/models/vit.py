@@ -149,6 +149,8 @@ class ViT(VideoModel):
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(dim, num_classes) if num_classes else None
         self.apply(init_linear)
+        if self.head is not None:
+            nn.init.trunc_normal_(self.head.weight, std=0.02)
         self.plan = Plan()
         self.set_plan(plan or Plan())
 

@@ -98,10 +98,11 @@ class Signals:
 class Tokens:
     """The running state of the tokens through the blocks."""
 
-    x: Tensor  # (B, P + N, C), prefix tokens first
+    x: Tensor  # (B, P + N, C), prefix tokens first; `framed`: one at the head of each frame
     layout: Layout  # of the N patch tokens
     source: Grid  # the grid of the input, in which positions count
     prefix: int = 0
+    framed: bool = False  # the prefix is a class token a frame (P frames of 1 + N / P tokens): it goes with its frame
     position: Tensor | None = None  # (B, N) flat position in `source`; None: all of them, in order
     size: Tensor | None = None  # (B, N) input tokens that each one stands for; None: one each
     proportional: bool = False  # whether attention weighs keys by `size`
@@ -114,8 +115,15 @@ class Tokens:
 
     @property
     def patches(self) -> Tensor:
-        """(B, N, C): the tokens without the prefix; a view."""
+        """(B, N, C): the tokens without the prefix; a view, unless that stands between them."""
+        if self.framed:
+            return self.frames[:, :, 1:].flatten(1, 2)
         return self.x[:, self.prefix :] if self.prefix else self.x
+
+    @property
+    def frames(self) -> Tensor:
+        """(B, P, 1 + N / P, C): the tokens of each frame, its class token first, where they are `framed`; a view."""
+        return self.x.unflatten(1, (self.prefix, -1))
 
     def positions(self) -> Tensor:
         """(B, N) flat position of each patch token in `source`."""
@@ -214,11 +222,13 @@ class Selection:
 
     `index` (B, K) counts the patch tokens that entered, `layout` says what the kept ones still form, `scores` are the
     numbers it was chosen by, one a candidate: (B, N) for tokens, (B, T) for frames, (B, T, anchors) for regions.
+    `shown`, for pictures, are scores from 0 to 1 of the frames (B, T) or of the tokens (B, N) that entered.
     """
 
     index: Tensor
     layout: Layout
     scores: Tensor | None = None
+    shown: Tensor | None = None
 
     def apply(self, tokens: Tokens) -> Tokens:
         """Features, positions, sizes and signals of the tokens kept."""
@@ -234,9 +244,22 @@ class Selection:
         places = torch.arange(kept, device=self.index.device).expand(batch, -1)
         return owner.scatter_reduce(1, self.index, places, reduce="amin", include_self=False)
 
+    def score_map(self, tokens: Tokens) -> Tensor | None:
+        """(B, source.tokens): `shown` at each token of the input, NaN where none stands for it; for traced tokens."""
+        if self.shown is None or tokens.owner is None:
+            return None
+        shown = self.shown.repeat_interleave(tokens.layout.tokens // self.shown.shape[1], dim=1)  # (B, N)
+        return shown.gather(1, tokens.owner.clamp(min=0)).masked_fill(tokens.owner < 0, float("nan"))
+
     def _features(self, tokens: Tokens) -> Tensor:
         index = self.index
-        if tokens.prefix:  # one gather for both: the prefix keeps its place
+        if tokens.framed:  # the class token of each frame that goes on, then what goes on of its tokens
+            length = tokens.layout.tokens // tokens.prefix
+            index = index.unflatten(1, (self.layout.segments, -1))  # (B, frames kept, .)
+            frame = index // length
+            first = frame[..., :1] * (length + 1)
+            index = torch.cat([first, index + frame + 1], dim=2).flatten(1)
+        elif tokens.prefix:  # one gather for both: the prefix keeps its place
             front = torch.arange(tokens.prefix, device=index.device).expand(index.shape[0], -1)
             index = torch.cat([front, index + tokens.prefix], dim=1)
         return take(tokens.x, index)
@@ -246,6 +269,7 @@ class Selection:
             tokens,
             x=x,
             layout=self.layout,
+            prefix=self.layout.segments if tokens.framed else tokens.prefix,
             position=self.index if tokens.position is None else tokens.position.gather(1, self.index),
             size=None if tokens.size is None else tokens.size.gather(1, self.index),
             signals=None if tokens.signals is None else tokens.signals.take(self.index),
@@ -290,6 +314,12 @@ class SoftSelection(Selection):
             mixed = torch.einsum("bua,banc->bunc", weights, options[:, 0])
         else:
             mixed = torch.einsum("bua,buanc->bunc", weights, options)
+        if tokens.framed:
+            first = tokens.frames[:, :, :1]  # (B, P, 1, C)
+            if self.candidates.shape[0] == 1:  # whole frames were mixed, their class tokens with them
+                frame = self.candidates[0, :, 0] // (tokens.layout.tokens // tokens.prefix)
+                first = torch.einsum("bua,banc->bunc", weights, first[:, frame])
+            return torch.cat([first, mixed.unflatten(1, (first.shape[1], -1)).flatten(2, 3)], dim=2).flatten(1, 2)
         return torch.cat([tokens.x[:, : tokens.prefix], mixed.flatten(1, 2)], dim=1)
 
 

@@ -12,6 +12,7 @@ In evaluation there is no noise. The supplement of the paper with its own settin
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +24,7 @@ from tubelet.selection.core import Layout, Selection, Tokens
 from tubelet.selection.plan import Host, Placed, Selector
 from tubelet.selection.registry import Method
 from tubelet.selection.spec import Amount, Budget, Term
-from tubelet.selection.stts import Scorer, SoftFrames, frame_features, ordered_steps
+from tubelet.selection.stts import Scorer, SoftFrames, frame_features, min_max, ordered_steps
 
 ALMOST_ONE = 1 - 1e-6  # of a pick's weight: another's logarithm stays finite
 
@@ -69,7 +70,7 @@ class Gumbel(Selector):
         assert tokens.layout.grid and left.grid
         scores = self.score_network(frame_features(tokens.patches, tokens.layout.grid))  # (B, T)
         if not self.training:
-            return budgets.pick_frames(scores, tokens.layout, left)
+            return replace(budgets.pick_frames(scores, tokens.layout, left), shown=min_max(scores))
         return SoftFrames.of(gumbel_top_k(scores, left.grid.t, self.tau), tokens.layout.grid, left, scores)
 
 

@@ -57,6 +57,10 @@ def takes_anything(block: int, layout: Layout) -> None:
     """A model whose blocks take any set of tokens."""
 
 
+def goes_anywhere(block: int, entered: Layout, left: Layout) -> None:
+    """A model that takes a layout whatever it took before."""
+
+
 def pools_nothing(block: int, place: Place, layout: Layout) -> Layout:
     """A model whose blocks leave the tokens that enter."""
     return layout
@@ -73,9 +77,9 @@ class Host:
     arriving: Callable[[int, Place, Layout], Layout] = pools_nothing  # what the model's own pooling leaves at a place
     stages: tuple[int, ...] = ()  # first block of each, where T and S budgets stand before stages instead of blocks
     refills: tuple[int, ...] = ()  # blocks before which the last whole grid stands again, what was dropped included
-    nominal_strides: tuple[
-        int, ...
-    ] = ()  # by which published budgets divide the side of a frame at each block; () is 1
+    nominal_strides: tuple[int, ...] = ()  # by which published budgets divide a frame's side at each block; () is 1
+    step: Callable[[int, Layout, Layout], None] = goes_anywhere  # raises SelectionError: this cannot follow that
+    key_frame: bool = False  # a detector, which needs the whole key slab: `keep=` of any selector acts beside it
 
     @property
     def depth(self) -> int:
@@ -121,6 +125,7 @@ class Kept:
     owner: Tensor  # (B, grid tokens): index of the token that now holds each input token, -1 where none does
     scores: Tensor | None
     cells: bool = False  # the model has pooled: a token stands for all of the input's tokens in its cell
+    score_map: Tensor | None = None  # (B, t, h, w) from 0 to 1 of a learned scorer; NaN where nothing entered the step
 
     @property
     def mask(self) -> Tensor:
@@ -140,9 +145,12 @@ class Action:
 class Schedule:
     """A plan for one grid: what happens at each block, and how many tokens enter it."""
 
-    def __init__(self, actions: dict[tuple[Place, int], list[Action]], entering: list[int], leaving: Layout) -> None:
+    def __init__(
+        self, actions: dict[tuple[Place, int], list[Action]], entering: list[int], leaving: Layout, parts: list[int]
+    ) -> None:
         self.actions = actions
         self.entering = entering  # patch tokens entering each block, before a drop inside it
+        self.parts = parts  # in time, that they form: `segments` of their layout
         self.leaving = leaving
         self.reads: dict[int, tuple[bool, bool, list[Selector]]] = {}  # block: keys, attention, by whom
         for block in range(len(entering)):
@@ -167,13 +175,16 @@ class Schedule:
                 tokens = tokens.traced()
             with marked("tubelet.choose"), full_precision(tokens.x.device.type):
                 selection = selector(tokens, action.left)
+            entered = tokens
             with marked("tubelet.apply"):
                 tokens = selection.apply(tokens)
             if record is not None:
                 assert tokens.owner is not None
                 scores = None if selection.scores is None else selection.scores.detach()
+                shown = selection.score_map(entered)
+                shown = None if shown is None else shown.detach().view(-1, *tokens.source)
                 where = (selector.name, place, block, tokens.source)
-                record.append(Kept(*where, tokens.positions(), tokens.owner, scores, tokens.cells))
+                record.append(Kept(*where, tokens.positions(), tokens.owner, scores, tokens.cells, shown))
         return tokens
 
     def inside(self, block: int, record: list[Kept] | None = None) -> Callable[[Tokens], Tokens] | None:
@@ -220,6 +231,7 @@ class Plan(nn.Module):
         layout = dense = whole = Layout.dense(grid)
         actions: dict[tuple[Place, int], list[Action]] = {}
         entering: list[int] = []
+        parts: list[int] = []
         starts: dict[Hashable, Layout] = {}
         host = self.host
         for block in range(host.depth if host else 0):
@@ -227,6 +239,7 @@ class Plan(nn.Module):
             for place in PLACES:
                 if place == "inside":
                     entering.append(layout.tokens)
+                    parts.append(layout.segments)
                 if place == "before" and block in host.refills:
                     layout = whole
                 layout = host.arriving(block, place, layout)
@@ -246,10 +259,11 @@ class Plan(nn.Module):
                             f"that must stay whole from block {block} on"
                         )
                     host.check(block, left)
+                    host.step(block, layout, left)
                     actions.setdefault((place, block), []).append(Action(p.selector, left))
                     layout = left
                     whole = layout if layout.grid else whole
-        schedule = Schedule(actions, entering, layout)
+        schedule = Schedule(actions, entering, layout, parts)
         self._check_readers(schedule)
         return schedule
 

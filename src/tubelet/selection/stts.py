@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -275,7 +275,7 @@ class Frames(STTS):
         assert tokens.layout.grid and left.grid
         scores = min_max(self.raw_scores(tokens))
         if not self.training:
-            return budgets.pick_frames(scores, tokens.layout, left)
+            return replace(budgets.pick_frames(scores, tokens.layout, left), shown=scores)
         return SoftFrames.of(self.soft(scores, left.grid.t, noise), tokens.layout.grid, left, scores)
 
 
@@ -290,13 +290,14 @@ class Regions(STTS):
         assert tokens.layout.grid
         return self.score_network(tokens.patches.unflatten(1, (tokens.layout.grid.t, -1)))
 
-    def anchor_scores(self, tokens: Tokens, anchors: Anchors) -> Tensor:
-        """(B, T, A), 0 to 1"""
+    def anchor_scores(self, tokens: Tokens, anchors: Anchors) -> tuple[Tensor, Tensor | None]:
+        """(B, T, A), 0 to 1, and those of the tokens (B, T h w), where they have their own"""
         if self.options.scores == "anchor":  # the scorer sees what an anchor is in the mean
             frames = tokens.patches.unflatten(1, anchors.entered)  # (B, T, H, W, C)
             means = [region.mean(dim=(2, 3)) for region in anchors.slices(frames)]
-            return min_max(self.score_network(torch.stack(means, dim=2)))
-        return min_max(self.raw_scores(tokens)[..., anchors.tokens(tokens.x.device)].mean(dim=-1))
+            return min_max(self.score_network(torch.stack(means, dim=2))), None
+        raw = self.raw_scores(tokens)
+        return min_max(raw[..., anchors.tokens(raw.device)].mean(dim=-1)), min_max(raw).flatten(1)
 
     def forward(self, tokens: Tokens, left: Layout, noise: Tensor | None = None) -> Selection:
         """`noise` (B T, S, A): fixed, for tests of the training choice."""
@@ -304,11 +305,11 @@ class Regions(STTS):
         if self.options.anchors == "none":
             return self._scattered(tokens, left, noise)
         anchors = Anchors.of(tokens.layout.grid, left.grid, self.options.anchors)
-        scores = self.anchor_scores(tokens, anchors)
+        scores, shown = self.anchor_scores(tokens, anchors)
         if self.training:
             return SoftRegions.of(self.soft(scores, 1, noise)[:, :, 0], anchors, left, scores)
         best = scores.sort(dim=-1, descending=True, stable=True).indices[..., 0]  # (B, T)
-        return Selection(_in_frames(anchors.tokens(best.device)[best], anchors.entered), left, scores)
+        return Selection(_in_frames(anchors.tokens(best.device)[best], anchors.entered), left, scores, shown)
 
     def _scattered(self, tokens: Tokens, left: Layout, noise: Tensor | None) -> Selection:
         """The best tokens of each frame wherever they are, put together in their order (the paper's Table 6).
@@ -319,7 +320,7 @@ class Regions(STTS):
         scores, k = min_max(self.raw_scores(tokens)), left.grid.per_frame  # (B, T, h w)
         if self.training:
             return SoftTokens.of(self.soft(scores, k, noise), tokens.layout.grid, left, scores)
-        return Selection(_in_frames(top_k(scores, k), tokens.layout.grid), left, scores)
+        return Selection(_in_frames(top_k(scores, k), tokens.layout.grid), left, scores, scores.flatten(1))
 
 
 CHOICES = {

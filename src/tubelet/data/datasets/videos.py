@@ -36,6 +36,7 @@ class VideoClips:
     cache:   keeps decoded clips; the samples are the same with it as without (but for damaged files, of which it knows
              all frames that are lost)
     augment: takes the place of the random part and flip: (frames uint8 (T, H, W, 3), rng) -> uint8 (T, h, w, 3)
+    finish:  in training, what is done to each view after that: (uint8 (T, h, w, 3), rng) -> the same shape
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class VideoClips:
         seed: int = 0,
         cache: FrameCache | None = None,
         augment: Callable[[Tensor, np.random.Generator], Tensor] | None = None,
+        finish: Callable[[Tensor, np.random.Generator], Tensor] | None = None,
         mean: tuple[float, float, float] = transforms.IMAGENET_MEAN,
         std: tuple[float, float, float] = transforms.IMAGENET_STD,
         backend: str = "auto",
@@ -66,6 +68,7 @@ class VideoClips:
         self.side = transforms.height_width(side or default)
         self.mean, self.std = mean, std
         self._augment = augment or partial(random_view, size=self.size, flip=self.views.flip, area=area)
+        self._finish = finish
         self._resize = partial(transforms.short_side, size=self.side)
         self._readable: dict[Path, list[int]] = {}  # of damaged files, which are decoded once to know it
         self._choose(range(1000), np.random.default_rng(0))  # so that wrong options are noticed here
@@ -96,6 +99,8 @@ class VideoClips:
             raise VideoError(reason if str(record.path) in reason else f"{record.path}: {reason}") from error
         if self.train:
             views = [self._augment(clip, rng) for clip in clips]
+            if self._finish is not None:
+                views = [self._finish(view, rng) for view in views]
         else:
             crops = [transforms.crops(clip, self.size, self.views.crops) for clip in clips]
             views = [crop for of_clip in crops for crop in of_clip]
