@@ -22,12 +22,21 @@ SELECTORS = {  # selector: budgets of every form that it takes
     "uniform": ["uniform:r=3", "uniform:keep=0.3@1", "uniform:T3@0-S0.5@2"],
     "attention": ["attention:r=3", "attention:keep=0.5@1,4", "attention:T5@2-S2@4"],
     "merge": ["merge:r=10", "merge:r=7,prop=false", "merge:r=20@0,4"],
-    "several": ["uniform:T0.5@0+sta:r=3,groups=4/4/2", "merge:r=5+attention:keep=0.5@3"],
+    "rlt": ["rlt:keep=0.3", "rlt:keep=0.6@0"],
+    "tldr": ["tldr:r=40-r=20", "tldr:r=30@1-r=5@4,prop=false"],
+    "several": [
+        "uniform:T0.5@0+sta:r=3,groups=4/4/2",
+        "merge:r=5+attention:keep=0.5@3",
+        "uniform:T4@0+rlt:keep=0.5",
+        "tldr:r=9@1+attention:keep=0.5@2",
+    ],
 }
 NO_OPS = [
     "sta:r=0",
     "sta:keep=1.0",
     "merge:r=0",
+    "rlt:keep=1.0",
+    "tldr:r=0",
     "random:keep=1.0@2",
     "keyframe:keep=1.0",
     "uniform:T8@0",
@@ -40,7 +49,7 @@ SPECS = [spec for specs in SELECTORS.values() for spec in specs]
 BOXES = [spec for spec in SPECS if all(step.budget.kind in "TS" for term in parse(spec).terms for step in term.steps)]
 KEYFRAME = SELECTORS["keyframe"]
 SWIN = [
-    *(spec for spec in SPECS if "merge" not in spec and not re.search("[TS][0-9.]+@4", spec)),
+    *(spec for spec in SPECS if not re.search("merge|tldr", spec) and not re.search("[TS][0-9.]+@4", spec)),
     *("gumbel:T5@1-T2@3,tau=0.5", "attention:T5@2-S2@3", "random:keep=0.6@2-keep=0.5@3,4"),
     "attention:keep=0.9@1+sta:r=3",
 ]

@@ -90,6 +90,19 @@ def test_nothing_that_is_given_is_changed_and_order_of_videos_is_no_matter():
     assert np.array_equal(again.video.values, result.video.values, equal_nan=True)
 
 
+def test_no_detection_and_no_ground_truth():
+    truth = slowly.scene(3)[0]
+    nothing = as_detections([], [], [], [], [])
+    result = evaluate_tubes(truth, nothing)
+    assert (
+        result.frame.at(0.5) == result.video.at(0.5) == 0 and result.tubes == {} and result.notes == ("no detection",)
+    )
+    empty = Tubes(truth.labels, None, {name: [] for name in truth.videos})
+    for detections in (nothing, slowly.scene(3)[1]):
+        result = evaluate_tubes(empty, detections)
+        assert np.isnan(result.frame.at(0.5)) and result.to_json()["video"]["mAP"]["0.5"] is None
+
+
 def test_a_class_without_ground_truth_and_frames_without():
     boxes = torch.tensor([[0.0, 0, 9, 9]]).repeat(20, 1)
     truth = Tubes(["a", "b"], None, {"v": [Tube(0, torch.arange(20), boxes)]})

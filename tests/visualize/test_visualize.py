@@ -47,7 +47,9 @@ def test_kept_cells_stay_and_dropped_ones_are_dim_and_grey():
 def test_lines_between_cells_are_darker_and_around_the_kept_lighter():
     frames = torch.full((1, 8, 32, 3), 120, dtype=torch.uint8)
     shaded = draw.shade(frames, torch.tensor([[[True, True, False, False]]]))[0, :, :, 0]
-    assert (shaded[:, 8] < 120).all() and (shaded[:, 16] > shaded[:, 17]).all() and (shaded[:, 24] < shaded[:, 25]).all()
+    assert (
+        (shaded[:, 8] < 120).all() and (shaded[:, 16] > shaded[:, 17]).all() and (shaded[:, 24] < shaded[:, 25]).all()
+    )
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".gif"])

@@ -185,11 +185,14 @@ def average_precision(ranking: Ranking, area: Area, draws: Array) -> Array:
     draws: int (R, V), how often each draw has each video; one row of ones is the data as it is
     """
     result = np.full((len(draws), len(ranking.hits)), np.nan)
-    rows = max(CELLS // max(len(ranking.video), 1), 1)
+    draws = draws.astype(np.int32)
+    last = int(np.flatnonzero(ranking.hits.any(0))[-1]) + 1 if ranking.hits.any() else 0
+    video = ranking.video[:last]  # what comes after the last hit changes nothing
+    rows = max(CELLS // max(last, 1), 1)
     for start in range(0, len(draws), rows):
         drawn = draws[start : start + rows]
-        times = drawn[:, ranking.video]  # (R, n)
-        rank, positives = np.cumsum(times, axis=1), drawn @ ranking.positives
+        times = np.take(drawn, video, axis=1)  # (R, n)
+        rank, positives = np.cumsum(times, axis=1, dtype=np.int32), drawn @ ranking.positives
         some = positives > 0
         for number, hits in enumerate(ranking.hits):
             at = np.flatnonzero(hits)

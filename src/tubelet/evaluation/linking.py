@@ -127,8 +127,10 @@ def _tube(members: list[int], frames: Array, boxes: Array, scores: Array, rules:
     """The mean of the tubelets that cover each frame; nothing if it is too short or too weak."""
     first, span = int(frames[members[0]]), boxes.shape[1]
     count = int(frames[members[-1]]) + span - first
+    if count < rules.shortest:  # most are, and end here
+        return None
     score = float(scores[members].mean(dtype=np.float64))
-    if count < rules.shortest or score < rules.weakest:
+    if score < rules.weakest:
         return None
     place = (frames[members] - first)[:, None] + np.arange(span)
     total, covered = np.zeros((count, 4)), np.zeros(count)

@@ -175,7 +175,7 @@ def link_tubes(
     video, label = detections.video[order], detections.label[order]
     starts = np.flatnonzero((np.diff(video, prepend=-1) != 0) | (np.diff(label, prepend=-1) != 0))
     found = {}
-    for start, end in zip(starts, [*starts[1:], len(order)], strict=True):
+    for start, end in zip(starts, [*starts, len(order)][1:], strict=True):
         rows = order[start:end]
         tubes = link(detections.frame[rows], detections.boxes[rows], scores[rows], rules)
         if tubes:

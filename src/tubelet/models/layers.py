@@ -33,16 +33,19 @@ class Attention(nn.Module):
         qkv = F.linear(x, self.qkv.weight, bias).view(batch, length, 3, self.heads, dim // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, P + N, d)
         key_bias = None if key_bias is None else key_bias.to(q.dtype)
-        received = None
-        if ask.attention and prefix == 0:
-            out, received = attend_and_count(q, k, v, key_bias, ask.query_weight)
+        received = sharpness = None
+        if ask.sharpness:
+            out, received, sharpness = attend_and_count(q, k, v, key_bias, ask.query_weight, sharpness=True)
+            sharpness = sharpness[:, prefix:]
+        elif ask.attention and prefix == 0:
+            out, received, _ = attend_and_count(q, k, v, key_bias, ask.query_weight)
         else:
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=key_bias)
-            if ask.attention:
-                received = attention_row(q[:, :, :1], k, key_bias)[:, 0, prefix:]  # of the class token alone
+        if ask.attention and prefix:
+            received = attention_row(q[:, :, :1], k, key_bias)[:, 0, prefix:]  # of the class token alone
         out = self.proj(out.transpose(1, 2).reshape(batch, length, dim))
         keys = k[:, :, prefix:].mean(dim=1) if ask.keys else None
-        return out, Signals(keys=keys, attention=received)
+        return out, Signals(keys=keys, attention=received if ask.attention else None, sharpness=sharpness)
 
 
 def attention_row(q: Tensor, k: Tensor, key_bias: Tensor | None) -> Tensor:
@@ -51,26 +54,38 @@ def attention_row(q: Tensor, k: Tensor, key_bias: Tensor | None) -> Tensor:
 
 
 def attend_and_count(
-    q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor | None, query_weight: Tensor | None
-) -> tuple[Tensor, Tensor]:
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    key_bias: Tensor | None,
+    query_weight: Tensor | None,
+    *,
+    sharpness: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Attention output (B, heads, N, d), and the attention each key received: mean over heads and (weighted) queries.
+
+    With `sharpness` also the negative entropy of each query's attention, mean over heads (B, N), without a gradient.
 
     The weights are formed a chunk of queries at a time and serve both, so the N x N matrix is never held at once
     (but by autograd, for the backward pass).
     """
     outputs, received = [], q.new_zeros(k.shape[0], k.shape[2])
+    sharp = [q.new_empty(q.shape[0], 0)]
     for start in range(0, q.shape[2], QUERY_CHUNK):
         bias = key_bias
         if bias is not None and bias.shape[2] > 1:  # one for each query
             bias = bias[:, :, start : start + QUERY_CHUNK]
         weights = _weights(q[:, :, start : start + QUERY_CHUNK], k, bias)  # (B, heads, chunk, N)
         outputs.append(weights @ v)
+        if sharpness:
+            rows = weights.detach().mean(dim=1, dtype=torch.float32)  # (B, chunk, N)
+            sharp.append(-torch.special.entr(rows).sum(dim=-1))
         if query_weight is None:
             received = received + weights.sum(dim=(1, 2))
         else:
             rows = query_weight[:, None, start : start + QUERY_CHUNK, None]
             received = received + (weights * rows).sum(dim=(1, 2))
-    return torch.cat(outputs, dim=2), received / (q.shape[1] * q.shape[2])
+    return torch.cat(outputs, dim=2), received / (q.shape[1] * q.shape[2]), torch.cat(sharp, dim=1)
 
 
 def _weights(q: Tensor, k: Tensor, key_bias: Tensor | None) -> Tensor:

@@ -76,7 +76,7 @@ class PoolingAttention(nn.Module):
         (k, v), k_grid = self._pool(kv, "kv", grid, prefix, self.kv_stride)
         received = None
         if ask.attention and not prefix:
-            out, received = attend_and_count(q, k, v, None, ask.query_weight)
+            out, received, _ = attend_and_count(q, k, v, None, ask.query_weight)
         else:
             out = F.scaled_dot_product_attention(q, k, v)
             if ask.attention:

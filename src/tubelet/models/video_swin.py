@@ -64,7 +64,10 @@ class WindowAttention(nn.Module):
             qkv = put(rows, cell, rows.new_zeros(x.shape[0], windows.place.shape[0], rows.shape[-1]))
             weight = spread(left if weight is None else weight, cell, windows.place.shape[0])
             present = spread(left, cell, windows.place.shape[0])
-        outs, keys, received = [], [], []
+        outs: list[Tensor] = []
+        keys: list[Tensor] = []
+        received: list[Tensor] = []
+        sharp: list[Tensor] = []
         for kind in windows.kinds:
             bias = self.bias(kind, table)  # (1, heads, n, n or n + 1)
             for tokens in kind.tokens.split(WINDOWS_AT_ONCE):  # (W, n)
@@ -79,10 +82,12 @@ class WindowAttention(nn.Module):
                     keys.append(k.mean(dim=1).reshape(x.shape[0], -1, k.shape[-1]))
                 if kind.padding is not None:
                     k, v = self.with_padding(k, 1), self.with_padding(v, 2)
-                if ask.attention:
+                if ask.attention or ask.sharpness:
                     counted = None if weight is None else weight.index_select(1, index).view(-1, n)
-                    out, attention = attend_and_count(q, k, v, logits, counted)
-                    received.append(attention[:, :n].reshape(x.shape[0], -1))
+                    out, attention, sharpness = attend_and_count(q, k, v, logits, counted, sharpness=ask.sharpness)
+                    received.append(attention[:, :n].reshape(x.shape[0], -1, 1))
+                    if ask.sharpness:
+                        sharp.append(sharpness.reshape(x.shape[0], -1, 1))
                 else:
                     out = F.scaled_dot_product_attention(q, k, v, attn_mask=logits)
                 outs.append(out.transpose(1, 2).reshape(x.shape[0], -1, x.shape[-1]))  # (B, W n, C)
@@ -93,7 +98,8 @@ class WindowAttention(nn.Module):
 
         signals = Signals(
             keys=in_order(keys) if keys else None,
-            attention=in_order([part[..., None] for part in received])[..., 0] if received else None,
+            attention=in_order(received)[..., 0] if ask.attention else None,
+            sharpness=in_order(sharp)[..., 0] if sharp else None,
         )
         return self.proj(in_order(outs)), signals
 
@@ -207,9 +213,12 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv3d(3, dim, kernel_size=patch, stride=patch)
         self.norm = nn.LayerNorm(dim, eps=eps) if norm else None
 
-    def forward(self, clip: Tensor) -> Tensor:
+    def pad(self, clip: Tensor) -> Tensor:
         t, h, w = (-size % p for size, p in zip(clip.shape[2:], self.patch, strict=True))
-        x = self.proj(F.pad(clip, (0, w, 0, h, 0, t))).flatten(2).transpose(1, 2)  # (B, N, C)
+        return F.pad(clip, (0, w, 0, h, 0, t)) if t or h or w else clip
+
+    def forward(self, clip: Tensor) -> Tensor:
+        x = self.proj(self.pad(clip)).flatten(2).transpose(1, 2)  # (B, N, C)
         return x.contiguous() if self.norm is None else self.norm(x)
 
 
@@ -305,6 +314,7 @@ class VideoSwin(VideoModel):
         """The tokens that are left after the last block."""
         tokens = self.embed(clip) if record is None else self.embed(clip).traced()
         schedule = self.plan.schedule(tokens.source)
+        tokens = schedule.begin(tokens, self.patch_embed.pad(clip))
         i = 0
         for stage in self.layers:
             assert isinstance(stage, Stage)
@@ -362,6 +372,7 @@ class VideoSwin(VideoModel):
             nominal_strides=tuple(2 if block in starts[1:] else 1 for block in range(len(widths))),
             stages=starts,
             refills=starts[1:],
+            pixels=True,
         )
 
 

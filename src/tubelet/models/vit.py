@@ -168,6 +168,7 @@ class ViT(VideoModel):
         """The tokens that are left after the last block."""
         tokens = self.embed(clip)
         schedule = self.plan.schedule(tokens.source)
+        tokens = schedule.begin(tokens, clip)
         for i, block in enumerate(self.blocks):
             tokens = schedule.apply("before", i, tokens, record)
             tokens = block(tokens, schedule.ask(i, tokens), schedule.inside(i, record))
@@ -201,7 +202,7 @@ class ViT(VideoModel):
     def host(self) -> Host:
         """What a plan must know of this model: any set of tokens may go on, if the head does not read a dropped one."""
         check = _refuse_first_token if self.pool == "first" and self.cls_token is None else takes_anything
-        return Host("ViT", (self.dim,) * self.depth, self.cls_token is not None, check)
+        return Host("ViT", (self.dim,) * self.depth, self.cls_token is not None, check, pixels=True)
 
 
 def _refuse_first_token(block: int, layout: Layout) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -65,6 +66,7 @@ class Ask:
     keys: bool = False
     attention: bool = False
     query_weight: Tensor | None = None  # (B, N): weight of each patch token as a query in `attention`; None is 1
+    sharpness: bool = False
 
 
 NOTHING = Ask()
@@ -72,26 +74,30 @@ NOTHING = Ask()
 
 @dataclass(frozen=True)
 class Signals:
-    """What a block says about its patch tokens when asked."""
+    """What a block says about its patch tokens when asked; `change` is what the clip itself says, before block 0."""
 
     keys: Tensor | None = None  # (B, N, head width): keys, mean over heads
     attention: Tensor | None = None  # (B, N): attention received, mean over heads and queries (or of the class token)
+    sharpness: Tensor | None = None  # (B, N): negative entropy of each token's own attention, mean over heads
+    change: Tensor | None = None  # (B, N): see `pixel_change`
 
     def take(self, index: Tensor) -> Signals:
-        return Signals(
-            keys=None if self.keys is None else take(self.keys, index),
-            attention=None if self.attention is None else self.attention.gather(1, index),
-        )
+        def each(signal: Tensor | None) -> Tensor | None:
+            return None if signal is None else signal.gather(1, index)
+
+        keys = None if self.keys is None else take(self.keys, index)
+        return Signals(keys, each(self.attention), each(self.sharpness), each(self.change))
 
     def fill(self, cell: Tensor, tokens: int) -> Signals:
         """Those of a whole grid of `tokens`, 0 where nothing stands."""
-        keys, attention = self.keys, self.attention
-        return Signals(
-            keys=None if keys is None else put(keys, cell, keys.new_zeros(keys.shape[0], tokens, keys.shape[2])),
-            attention=None
-            if attention is None
-            else attention.new_zeros(cell.shape[0], tokens).scatter(1, cell, attention),
-        )
+
+        def each(signal: Tensor | None) -> Tensor | None:
+            return None if signal is None else signal.new_zeros(cell.shape[0], tokens).scatter(1, cell, signal)
+
+        keys = self.keys
+        if keys is not None:
+            keys = put(keys, cell, keys.new_zeros(keys.shape[0], tokens, keys.shape[2]))
+        return Signals(keys, each(self.attention), each(self.sharpness), each(self.change))
 
 
 @dataclass(frozen=True)
@@ -142,6 +148,18 @@ class Tokens:
         """(B, N): attention received in the block just passed; for selectors that read it."""
         assert self.signals is not None and self.signals.attention is not None
         return self.signals.attention
+
+    @property
+    def sharpness(self) -> Tensor:
+        """(B, N): how sharply each token attended in the block just passed; for selectors that read it."""
+        assert self.signals is not None and self.signals.sharpness is not None
+        return self.signals.sharpness
+
+    @property
+    def change(self) -> Tensor:
+        """(B, N): how much the pixels of each token changed; for selectors that read pixels."""
+        assert self.signals is not None and self.signals.change is not None
+        return self.signals.change
 
     def with_x(self, x: Tensor) -> Tokens:
         return replace(self, x=x)
@@ -214,6 +232,18 @@ def put(x: Tensor, index: Tensor, onto: Tensor) -> Tensor:
     first = torch.arange(batch, device=x.device)[:, None] * length
     rows = onto.reshape(batch * length, channels).index_copy(0, (index + first).reshape(-1), x.reshape(-1, channels))
     return rows.view(batch, length, channels)
+
+
+def pixel_change(clip: Tensor, grid: Grid) -> Tensor:
+    """(B, N): how much the pixels of each tubelet of clips (B, 3, T, H, W) differ from those of the one before it.
+
+    Mean over colours and pixels of |its last frame - the first frame of the one before|, as in run-length tokens
+    (Choudhury et al., 2024); infinite in the first slot, before which there is nothing.
+    """
+    frames = clip.unflatten(2, (grid.t, -1))  # (B, 3, t, frames of a tubelet, H, W)
+    change = (frames[:, :, 1:, -1] - frames[:, :, :-1, 0]).abs().mean(dim=1)  # (B, t - 1, H, W)
+    cells = change.unflatten(3, (grid.w, -1)).unflatten(2, (grid.h, -1)).mean(dim=(3, 5))  # (B, t - 1, h, w)
+    return F.pad(cells.float(), (0, 0, 0, 0, 1, 0), value=float("inf")).flatten(1)
 
 
 @dataclass(frozen=True)
@@ -328,10 +358,12 @@ class MergeSelection(Selection):
     """Some tokens join others: the mean weighted by the input tokens each stands for.
 
     `index` (B, K) are the tokens that stay, `joining` (B, M) those that join one, `into` (B, M) the place 0..K-1 of it.
+    `weight` (B, M) is how much of each that joins counts, features and size alike; None: all of it.
     """
 
     joining: Tensor
     into: Tensor
+    weight: Tensor | None = None
     proportional: bool = True
 
     def apply(self, tokens: Tokens) -> Tokens:
@@ -339,9 +371,12 @@ class MergeSelection(Selection):
         if size is None:
             size = torch.ones(tokens.patches.shape[:2], device=tokens.x.device)
         weighted = tokens.patches * size[..., None]
-        total = size.gather(1, self.index).scatter_add(1, self.into, size.gather(1, self.joining))  # (B, K)
+        joining, joining_size = take(weighted, self.joining), size.gather(1, self.joining)
+        if self.weight is not None:
+            joining, joining_size = joining * self.weight[..., None], joining_size * self.weight
+        total = size.gather(1, self.index).scatter_add(1, self.into, joining_size)  # (B, K)
         into = self.into[..., None].expand(-1, -1, weighted.shape[-1])
-        merged = take(weighted, self.index).scatter_add(1, into, take(weighted, self.joining)) / total[..., None]
+        merged = take(weighted, self.index).scatter_add(1, into, joining) / total[..., None]
         x = torch.cat([tokens.x[:, : tokens.prefix], merged.to(tokens.x.dtype)], dim=1)
         return replace(self._moved(tokens, x), size=total, proportional=self.proportional)
 

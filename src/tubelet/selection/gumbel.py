@@ -33,12 +33,12 @@ def gumbel_top_k(scores: Tensor, k: int, tau: float, noise: Tensor | None = None
     """Scores (B, T), logits -> weights (B, k, T), one-hot, ascending, with the gradient of the relaxed picks."""
     if noise is None:
         noise = -torch.empty_like(scores).exponential_().log()
-    level = scores + noise
+    noisy = level = scores + noise
     soft, picks = [], []
     taken = torch.zeros_like(scores, dtype=torch.bool)
     for _ in range(k):
         p = F.softmax(level / tau, dim=-1)
-        pick = level.masked_fill(taken, float("-inf")).argmax(dim=-1, keepdim=True)  # (B, 1)
+        pick = noisy.masked_fill(taken, float("-inf")).argmax(dim=-1, keepdim=True)  # (B, 1)
         soft.append(p)
         picks.append(pick)
         taken = taken.scatter(1, pick, True)

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from tubelet.errors import SelectionError
-from tubelet.selection.core import NOTHING, Ask, Grid, Layout, Selection, Tokens
+from tubelet.selection.core import NOTHING, Ask, Grid, Layout, Selection, Signals, Tokens, pixel_change
 
 Place = Literal["before", "inside", "after"]
 PLACES: tuple[Place, ...] = ("before", "inside", "after")
@@ -29,8 +29,15 @@ class Selector(nn.Module):
     place: Place = "before"  # of a block; "inside" is between the attention's residual and the MLP
     reads_keys = False
     reads_attention = False
+    reads_sharpness = False
+    reads_pixels = False  # `tokens.change`, which is there before block 0 alone
     weighs_queries = False  # whether the attention it reads counts queries by `query_weight`
     counts_from_input = False  # its budget follows from the input's grid: `start` in `leaves` is then that
+
+    @property
+    def reads_block(self) -> bool:
+        """Whether it reads what a block tells about its attention."""
+        return self.reads_keys or self.reads_attention or self.reads_sharpness
 
     def leaves(self, layout: Layout, start: Layout) -> Layout:
         """What is left of `layout`; the same layout if nothing is dropped.
@@ -80,6 +87,7 @@ class Host:
     nominal_strides: tuple[int, ...] = ()  # by which published budgets divide a frame's side at each block; () is 1
     step: Callable[[int, Layout, Layout], None] = goes_anywhere  # raises SelectionError: this cannot follow that
     key_frame: bool = False  # a detector, which needs the whole key slab: `keep=` of any selector acts beside it
+    pixels: bool = False  # whether its forward pass calls `Schedule.begin`
 
     @property
     def depth(self) -> int:
@@ -152,21 +160,34 @@ class Schedule:
         self.entering = entering  # patch tokens entering each block, before a drop inside it
         self.parts = parts  # in time, that they form: `segments` of their layout
         self.leaving = leaving
-        self.reads: dict[int, tuple[bool, bool, list[Selector]]] = {}  # block: keys, attention, by whom
+        self.reads: dict[int, list[Selector]] = {}  # block: who reads what it tells
         for block in range(len(entering)):
             readers = [a.selector for place in PLACES[1:] for a in actions.get((place, block), [])]
             readers += [a.selector for a in actions.get(("before", block + 1), [])]
-            keys, attention = any(s.reads_keys for s in readers), any(s.reads_attention for s in readers)
-            if keys or attention:
-                self.reads[block] = (keys, attention, readers)
+            if any(s.reads_block for s in readers):
+                self.reads[block] = readers
+        first = actions.get(("before", 0), [])
+        self.reads_pixels = any(a.selector.reads_pixels for a in first)
+
+    def begin(self, tokens: Tokens, clip: Tensor) -> Tokens:
+        """Before the loop over blocks: `tokens` of a clip, with what the selectors at block 0 read of its pixels."""
+        if not self.reads_pixels:
+            return tokens
+        with full_precision(clip.device.type):
+            return replace(tokens, signals=Signals(change=pixel_change(clip, tokens.source)))
 
     def ask(self, block: int, tokens: Tokens) -> Ask:
         """What `block` has to tell about its attention."""
         if block not in self.reads:
             return NOTHING
-        keys, attention, readers = self.reads[block]
+        readers = self.reads[block]
         weighing = [s for s in readers if s.weighs_queries]  # one at most, see Plan
-        return Ask(keys, attention, weighing[0].query_weight(tokens) if weighing else None)
+        return Ask(
+            keys=any(s.reads_keys for s in readers),
+            attention=any(s.reads_attention for s in readers),
+            query_weight=weighing[0].query_weight(tokens) if weighing else None,
+            sharpness=any(s.reads_sharpness for s in readers),
+        )
 
     def apply(self, place: Place, block: int, tokens: Tokens, record: list[Kept] | None = None) -> Tokens:
         for action in self.actions.get((place, block), ()):
@@ -223,8 +244,11 @@ class Plan(nn.Module):
             raise SelectionError(
                 f"{name}: block {p.block} does not exist; {self.host.name} has blocks 0 to {depth - 1}"
             )
-        reads = p.selector.reads_attention or p.selector.reads_keys
-        if p.selector.place == "before" and reads and p.block == 0:
+        if p.selector.reads_pixels and not self.host.pixels:
+            raise SelectionError(f"{name}: {self.host.name} does not hand on the pixels of a clip, which it reads")
+        if p.selector.reads_pixels and (p.selector.place, p.block) != ("before", 0):
+            raise SelectionError(f"{name}: pixels are compared before block 0 alone; place it there, not at {p.block}")
+        if p.selector.place == "before" and p.selector.reads_block and p.block == 0:
             raise SelectionError(f"{name}: no attention has been formed before block 0; place it at 1 to {depth - 1}")
 
     def _make(self, grid: Grid) -> Schedule:
@@ -269,7 +293,7 @@ class Plan(nn.Module):
 
     def _check_readers(self, schedule: Schedule) -> None:
         """One attention a block: whoever weighs its queries must be the only one to read it."""
-        for block, (_, _, readers) in schedule.reads.items():
+        for block, readers in schedule.reads.items():
             attentive = [s for s in readers if s.reads_attention]
             for s in attentive:
                 if not s.weighs_queries:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +23,14 @@ from tubelet.errors import TubeletError, VideoError
 
 CACHED_SHARE = 4
 """A clip may take a quarter of the cache at most, and is not decoded as a whole otherwise."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """frames: of the file, those of each clip;  size: (height, width) of its pictures"""
+
+    frames: list[list[int]]
+    size: tuple[int, int]
 
 
 class VideoClips:
@@ -105,6 +113,15 @@ class VideoClips:
             crops = [transforms.crops(clip, self.size, self.views.crops) for clip in clips]
             views = [crop for of_clip in crops for crop in of_clip]
         return Sample(torch.stack(views).contiguous(), record.label, record.name, key.index, warning=warning)
+
+    def seen(self, index: int) -> Seen:
+        """Where the test views of a clip come from, without decoding it. Of a damaged file: once it has been read."""
+        record = self.listing.records[index]
+        with open_video(record.path, backend=self.backend) as reader:
+            slots = self._slots(reader, record)
+            chosen = self._choose(slots, random_of(self.seed, Key(index)))
+            size = (reader.info.height, reader.info.width)
+        return Seen([[slots[slot] for slot in clip] for clip in chosen], size)
 
     def _choose(self, slots: Sequence[int], rng: np.random.Generator) -> list[list[int]]:
         """The slots of each clip."""
