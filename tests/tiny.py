@@ -5,6 +5,7 @@ import torch
 from tubelet.models.registry import create_model
 
 SIZES = {"dim": 48, "depth": 6, "heads": 3, "frames": 16, "size": 32, "patch_size": 8, "num_classes": 7}
+SWIN = {"dim": 12, "depths": (1, 1, 3, 1), "heads": (1, 2, 2, 4), "frames": 16, "patch_size": 2, "num_classes": 7}
 # 8 slots of 8 x 8 tokens; blocks 1 and 4 halve the sides, before their MLP
 MVIT = {
     "dim": 12, "depth": 5, "heads": 1, "frames": 16, "size": 32, "num_classes": 7, "pool_kv_stride": (1, 4, 4),
@@ -14,6 +15,9 @@ MODELS = {  # one entry a backbone: name for create_model, arguments
     "vit": ("videomae_small", SIZES),
     "vit_class_token": ("videomae_small", {**SIZES, "class_token": True, "pool": "first", "positions": "learned"}),
     "vit_wide": ("videomae_small", {**SIZES, "size": (32, 48), "layer_scale": 0.5, "qkv_bias": False}),
+    "swin": ("videoswin_tiny", {**SWIN, "size": 48, "window_size": (4, 3, 3)}),
+    # Rectangular, and every side padded: 8 x 18 x 30 tokens, then 9 x 15, 5 x 8, 3 x 4.
+    "swin_wide": ("videoswin_tiny", {**SWIN, "size": (36, 60), "window_size": (3, 4, 4), "qkv_bias": False}),
     "mvit": ("mvit_base_16x4", MVIT),
     "mvit_no_class_token": (
         "mvit_base_16x4",

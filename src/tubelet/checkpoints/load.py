@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tubelet.checkpoints import evad, huggingface, mvit, own, scorers, videomae, xvit
+from tubelet.checkpoints import evad, huggingface, mvit, own, scorers, video_swin, videomae, xvit
 from tubelet.checkpoints.files import Contents
 from tubelet.checkpoints.fit import fit
 from tubelet.checkpoints.labels import Labels, check_count, in_order, numbered, read_labels
@@ -28,8 +28,8 @@ SELECTORS = "plan."  # where every model of the project has the weights of its l
 LAYOUTS = {
     layout.name: layout
     for layout in (
-        own.LAYOUT, videomae.LAYOUT, huggingface.LAYOUT, *mvit.LAYOUTS, evad.LAYOUT, xvit.AVERAGE,
-        xvit.LAYOUT, xvit.IMAGE_VIT,
+        own.LAYOUT, videomae.LAYOUT, huggingface.LAYOUT, *mvit.LAYOUTS, *video_swin.LAYOUTS, evad.LAYOUT,
+        xvit.AVERAGE, xvit.LAYOUT, xvit.IMAGE_VIT,
     )
 }  # fmt: skip
 

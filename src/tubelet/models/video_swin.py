@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from tubelet.errors import SelectionError, TubeletError
 from tubelet.models.base import VideoModel
+from tubelet.models.config import Preprocessing
 from tubelet.models.layers import MLP, DropPath, attend_and_count, drop_path_rates, init_linear
 from tubelet.models.windows import SEAM, Kind, Windows, fitted, windows_of
 from tubelet.selection.core import NOTHING, Ask, Grid, Layout, Signals, Tokens, put, take
@@ -36,6 +37,7 @@ from tubelet.selection.plan import Host, Kept, Place, Plan
 
 WINDOWS_AT_ONCE = 8  # of a clip: what is between the linear layers stays in the cache
 TOKENS_AT_ONCE = 3136
+STRIDE = 2  # frames of the video from one frame of a clip to the next
 LEFT_OUT = -1e4  # on the logits of keys that were dropped: nothing is left of them in any number type
 
 
@@ -59,10 +61,13 @@ class WindowAttention(nn.Module):
         weight, qkv, present = ask.query_weight, None, None
         if cell is not None:  # the tokens left, at their places in a grid of nothing: (B, grid tokens, 3 C)
             rows, left = self.qkv(x), x.new_ones(cell.shape)
-            qkv = put(rows, cell, rows.new_zeros(len(x), len(windows.place), rows.shape[-1]))
-            weight = spread(left if weight is None else weight, cell, len(windows.place))
-            present = spread(left, cell, len(windows.place))
-        outs, keys, received = [], [], []
+            qkv = put(rows, cell, rows.new_zeros(x.shape[0], windows.place.shape[0], rows.shape[-1]))
+            weight = spread(left if weight is None else weight, cell, windows.place.shape[0])
+            present = spread(left, cell, windows.place.shape[0])
+        outs: list[Tensor] = []
+        keys: list[Tensor] = []
+        received: list[Tensor] = []
+        sharp: list[Tensor] = []
         for kind in windows.kinds:
             bias = self.bias(kind, table)  # (1, heads, n, n or n + 1)
             for tokens in kind.tokens.split(WINDOWS_AT_ONCE):  # (W, n)
@@ -74,16 +79,18 @@ class WindowAttention(nn.Module):
                     left_out = (LEFT_OUT * (1 - present.index_select(1, index))).view(-1, 1, 1, n)
                     logits = logits + F.pad(left_out, (0, bias.shape[-1] - n)).to(q.dtype)
                 if ask.keys:
-                    keys.append(k.mean(dim=1).reshape(len(x), -1, k.shape[-1]))
+                    keys.append(k.mean(dim=1).reshape(x.shape[0], -1, k.shape[-1]))
                 if kind.padding is not None:
                     k, v = self.with_padding(k, 1), self.with_padding(v, 2)
-                if ask.attention:
+                if ask.attention or ask.sharpness:
                     counted = None if weight is None else weight.index_select(1, index).view(-1, n)
-                    out, attention, _ = attend_and_count(q, k, v, logits, counted)
-                    received.append(attention[:, :n].reshape(len(x), -1))
+                    out, attention, sharpness = attend_and_count(q, k, v, logits, counted, sharpness=ask.sharpness)
+                    received.append(attention[:, :n].reshape(x.shape[0], -1, 1))
+                    if ask.sharpness:
+                        sharp.append(sharpness.reshape(x.shape[0], -1, 1))
                 else:
                     out = F.scaled_dot_product_attention(q, k, v, attn_mask=logits)
-                outs.append(out.transpose(1, 2).reshape(len(x), -1, x.shape[-1]))  # (B, W n, C)
+                outs.append(out.transpose(1, 2).reshape(x.shape[0], -1, x.shape[-1]))  # (B, W n, C)
 
         def in_order(parts: list[Tensor]) -> Tensor:
             whole = torch.cat(parts, dim=1).index_select(1, windows.place)
@@ -91,13 +98,14 @@ class WindowAttention(nn.Module):
 
         signals = Signals(
             keys=in_order(keys) if keys else None,
-            attention=in_order([part[..., None] for part in received])[..., 0] if received else None,
+            attention=in_order(received)[..., 0] if ask.attention else None,
+            sharpness=in_order(sharp)[..., 0] if sharp else None,
         )
         return self.proj(in_order(outs)), signals
 
     def with_padding(self, x: Tensor, part: int) -> Tensor:
         """Keys (part 1) or values (2) (B, heads, n, d) and that of padding, which is the bias of the layer."""
-        shape = (len(x), self.heads, 1, x.shape[-1])
+        shape = (x.shape[0], self.heads, 1, x.shape[-1])
         if self.qkv.bias is None:
             return torch.cat([x, x.new_zeros(shape)], dim=2)
         bias = self.qkv.bias.chunk(3)[part].view(1, self.heads, 1, -1).to(x.dtype)
@@ -193,7 +201,7 @@ def squares(x: Tensor, grid: Grid) -> Tensor:
 
 def spread(values: Tensor, cell: Tensor, tokens: int) -> Tensor:
     """Values (B, N) at their cells of a grid of `tokens`, 0 elsewhere."""
-    return values.new_zeros(len(values), tokens).scatter(1, cell, values)
+    return values.new_zeros(values.shape[0], tokens).scatter(1, cell, values)
 
 
 class PatchEmbed(nn.Module):
@@ -205,9 +213,12 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv3d(3, dim, kernel_size=patch, stride=patch)
         self.norm = nn.LayerNorm(dim, eps=eps) if norm else None
 
-    def forward(self, clip: Tensor) -> Tensor:
+    def pad(self, clip: Tensor) -> Tensor:
         t, h, w = (-size % p for size, p in zip(clip.shape[2:], self.patch, strict=True))
-        x = self.proj(F.pad(clip, (0, w, 0, h, 0, t))).flatten(2).transpose(1, 2)  # (B, N, C)
+        return F.pad(clip, (0, w, 0, h, 0, t)) if t or h or w else clip
+
+    def forward(self, clip: Tensor) -> Tensor:
+        x = self.proj(self.pad(clip)).flatten(2).transpose(1, 2)  # (B, N, C)
         return x.contiguous() if self.norm is None else self.norm(x)
 
 
@@ -292,14 +303,18 @@ class VideoSwin(VideoModel):
 
     def forward(self, clip: Tensor, record: list[Kept] | None = None) -> Tensor:
         """Logits (B, num_classes) of clips (B, 3, T, H, W), normalised floats. `record` takes what each step kept."""
-        tokens = self.forward_features(clip, record)
-        features = self.norm(tokens.x).mean(dim=1)  # (B, C)
+        features = self.features(self.forward_features(clip, record))
         return features if self.head is None else self.head(self.dropout(features))
+
+    def features(self, tokens: Tokens) -> Tensor:
+        """(B, C): what the classifier reads."""
+        return self.norm(tokens.x).mean(dim=1)
 
     def forward_features(self, clip: Tensor, record: list[Kept] | None = None) -> Tokens:
         """The tokens that are left after the last block."""
         tokens = self.embed(clip) if record is None else self.embed(clip).traced()
         schedule = self.plan.schedule(tokens.source)
+        tokens = schedule.begin(tokens, self.patch_embed.pad(clip))
         i = 0
         for stage in self.layers:
             assert isinstance(stage, Stage)
@@ -312,6 +327,10 @@ class VideoSwin(VideoModel):
             if stage.downsample is not None:
                 tokens = stage.downsample(tokens)
         return tokens
+
+    def preprocessing(self) -> Preprocessing:
+        """32 frames, every second of the video, as published."""
+        return replace(super().preprocessing(), stride=STRIDE)
 
     def embed(self, clip: Tensor) -> Tokens:
         if clip.dim() != 5 or clip.shape[1] != 3:
@@ -353,6 +372,7 @@ class VideoSwin(VideoModel):
             nominal_strides=tuple(2 if block in starts[1:] else 1 for block in range(len(widths))),
             stages=starts,
             refills=starts[1:],
+            pixels=True,
         )
 
 

@@ -15,6 +15,7 @@ position bias is the logarithm of the sum of their exponentials:
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,11 +23,12 @@ from itertools import product
 from math import prod
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from tubelet.selection.core import Grid
-
+Size = tuple[int, int, int]  # time, rows, columns
 SEAM = -100.0  # on the logits of pairs that only the ring brings together, as published
 
 
@@ -54,7 +56,7 @@ class Windows:
 
     kinds: tuple[Kind, ...]
     place: Tensor  # (N): where each token of the grid stands when the kinds are put one behind the other
-    table: tuple[int, int, int]  # the window whose pairs the table of position biases is for
+    table: Size  # the window whose pairs the table of position biases is for
 
 
 def clipped(size: int, window: int, shift: int) -> tuple[int, int]:
@@ -89,88 +91,80 @@ def axis_runs(size: int, window: int, shift: int) -> list[Run]:
     return runs
 
 
-def windows_of(grid: Grid, window: tuple[int, int, int], shifted: bool, device: torch.device) -> Windows:
+def windows_of(grid: Sequence[int], window: Sequence[int], shifted: bool, device: torch.device) -> Windows:
     """Made once for a grid, and remembered."""
-    if torch.compiler.is_compiling():
-        return _windows_of(grid, window, shifted, device)
+    t, h, w = (operator.index(n) for n in grid)  # to a compiler: this number, no symbol
+    return _constant(t, h, w, window[0], window[1], window[2], shifted, device)
+
+
+# A compiler and an exporter take the result as it is (the first takes plain numbers alone): with numpy, nothing of its
+# making comes into a graph.
+@torch.compiler.assume_constant_result
+def _constant(t: int, h: int, w: int, w_t: int, w_h: int, w_w: int, shifted: bool, device: torch.device) -> Windows:
     with torch.inference_mode(False):  # they may serve a training later
-        return _remembered(grid, window, shifted, device)
+        return _remembered((t, h, w), (w_t, w_h, w_w), shifted, device)
 
 
-def _windows_of(grid: Grid, window: tuple[int, int, int], shifted: bool, device: torch.device) -> Windows:
+@lru_cache(maxsize=64)
+def _remembered(grid: Size, window: Size, shifted: bool, device: torch.device) -> Windows:
     sides = [clipped(n, w, w // 2 * shifted) for n, w in zip(grid, window, strict=True)]
-    kinds = []
+    kinds, order = [], []
+
+    def as_tensor(numbers: NDArray) -> Tensor:
+        return torch.from_numpy(numbers).to(device)
+
     for runs in product(*(axis_runs(n, *side) for n, side in zip(grid, sides, strict=True))):
-        t, h, w = (_places(*axis, device) for axis in zip(runs, grid, sides, strict=True))  # each (windows, slots)
+        t, h, w = (_places(*axis) for axis in zip(runs, grid, sides, strict=True))  # each (windows, slots)
         tokens = (
-            t[:, None, None, :, None, None] * grid.per_frame
-            + h[None, :, None, None, :, None] * grid.w
+            t[:, None, None, :, None, None] * (grid[1] * grid[2])
+            + h[None, :, None, None, :, None] * grid[2]
             + w[None, None, :, None, None, :]
-        )
-        tokens = tokens.flatten(0, 2).flatten(1)  # (W, n)
-        kinds.append(Kind(tokens, *_bias_places(runs, [size for size, _ in sides], window, device)))
-    order = torch.cat([kind.tokens.flatten() for kind in kinds])
-    return Windows(tuple(kinds), order.argsort(), window)
+        ).reshape(len(t) * len(h) * len(w), -1)  # (W, n)
+        bias, padding = _bias_places(runs, [size for size, _ in sides], window)
+        kinds.append(Kind(as_tensor(tokens), as_tensor(bias), None if padding is None else as_tensor(padding)))
+        order.append(tokens.ravel())
+    place = np.concatenate(order).argsort()
+    return Windows(tuple(kinds), as_tensor(place), window)
 
 
-def pair_places(window: tuple[int, int, int]) -> Tensor:
+def pair_places(window: Size) -> Tensor:
     """(n, n): where the bias of each pair of a whole window is in the table; released files hold it."""
-    return windows_of(Grid(*window), window, False, torch.device("cpu")).kinds[0].bias.view(prod(window), -1).long()
+    return windows_of(window, window, False, torch.device("cpu")).kinds[0].bias.view(prod(window), -1).long()
 
 
-_remembered = lru_cache(maxsize=64)(_windows_of)
-
-
-def _places(run: Run, size: int, side: tuple[int, int], device: torch.device) -> Tensor:
+def _places(run: Run, size: int, side: tuple[int, int]) -> NDArray:
     """Where along its axis the tokens of each window of a run are: (windows, slots)."""
     count = run.windows * len(run.real)
-    place = (torch.arange(run.first, run.first + count, device=device) + side[1]) % size
-    return place.view(run.windows, len(run.real))
+    return ((np.arange(run.first, run.first + count) + side[1]) % size).reshape(run.windows, -1)
 
 
-def _bias_places(
-    runs: tuple[Run, ...], window: Sequence[int], table: tuple[int, int, int], device: torch.device
-) -> tuple[Tensor, Tensor | None]:
+def _bias_places(runs: tuple[Run, ...], window: Sequence[int], table: Size) -> tuple[NDArray, NDArray | None]:
     """Places in the doubled table of all pairs of tokens, and of tokens and padding."""
     real, padding = [run.real for run in runs], [run.padding for run in runs]
     every = [list(range(size)) for size in window]
     boxes = [[padding[0], every[1], every[2]], [real[0], padding[1], every[2]], [real[0], real[1], padding[2]]]
-    where, side = _slots(real, runs, window, table, device)
-    pads = [_slots(box, runs, window, table, device) for box in boxes if all(box)]
+    where, side = _slots(real, runs, window, table)
+    length = prod(2 * size - 1 for size in table)
 
-    length = (2 * table[0] - 1) * (2 * table[1] - 1) * (2 * table[2] - 1)
-
-    def pairs(where_k: Tensor, side_k: Tensor) -> Tensor:
+    def pairs(where_k: NDArray, side_k: NDArray) -> NDArray:
         offset = where[:, None] - where_k + length // 2  # the middle of the table is for a token and itself
-        return (offset + length * (side[:, None] != side_k)).flatten().int()
+        return (offset + length * (side[:, None] != side_k)).ravel().astype(np.int32)
 
-    if not pads:
-        return pairs(where, side), None
-    return pairs(where, side), pairs(*(torch.cat(parts) for parts in zip(*pads, strict=True)))
+    if pads := [_slots(box, runs, window, table) for box in boxes if all(box)]:
+        where_k, side_k = (np.concatenate(parts) for parts in zip(*pads, strict=True))
+        return pairs(where, side), pairs(where_k, side_k)
+    return pairs(where, side), None
 
 
 def _slots(
-    box: Sequence[list[int]],
-    runs: tuple[Run, ...],
-    window: Sequence[int],
-    table: tuple[int, int, int],
-    device: torch.device,
-) -> tuple[Tensor, Tensor]:
+    box: Sequence[list[int]], runs: tuple[Run, ...], window: Sequence[int], table: Size
+) -> tuple[NDArray, NDArray]:
     """Of the slots of a box in the window: where their rows of the table begin, and on which side of seams they are."""
-    number = _spread([[i * scale for i in axis] for axis, scale in zip(box, _strides(window), strict=True)], device)
-    side = _spread([[run.side[i] << axis for i in box[axis]] for axis, run in enumerate(runs)], device)
+    number = np.ravel_multi_index(np.ix_(*box), tuple(window)).ravel()
+    sides = [[run.side[i] << axis for i in box[axis]] for axis, run in enumerate(runs)]
+    t, h, w = np.ix_(*sides)
+    side = (t + h + w).ravel()
     # As published, the slots of a clipped window are numbered as the first ones of a whole window. Where rows or
     # columns are clipped, their pairs find biases of other pairs; the weights were trained with that.
-    _, rows, columns = table
-    t, h, w = number // (rows * columns), number // columns % rows, number % columns
-    return (t * (2 * rows - 1) + h) * (2 * columns - 1) + w, side
-
-
-def _strides(window: Sequence[int]) -> tuple[int, int, int]:
-    return window[1] * window[2], window[2], 1
-
-
-def _spread(axes: Sequence[list[int]], device: torch.device) -> Tensor:
-    """All sums of one number of each axis, the last axis fastest."""
-    t, h, w = (torch.tensor(axis, device=device) for axis in axes)
-    return (t[:, None, None] + h[:, None] + w).flatten()
+    t, h, w = np.unravel_index(number, table)
+    return (t * (2 * table[1] - 1) + h) * (2 * table[2] - 1) + w, side

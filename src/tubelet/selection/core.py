@@ -92,7 +92,7 @@ class Signals:
         """Those of a whole grid of `tokens`, 0 where nothing stands."""
 
         def each(signal: Tensor | None) -> Tensor | None:
-            return None if signal is None else signal.new_zeros(len(cell), tokens).scatter(1, cell, signal)
+            return None if signal is None else signal.new_zeros(cell.shape[0], tokens).scatter(1, cell, signal)
 
         keys = self.keys
         if keys is not None:

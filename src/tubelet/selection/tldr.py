@@ -45,7 +45,7 @@ class SalientMerge(Selector):
 
     def leaves(self, layout: Layout, start: Layout) -> Layout:
         joined = min(self.r, layout.tokens // 2)  # at most every seeker
-        return Layout(layout.tokens - joined, segments=1) if joined else layout
+        return Layout(layout.tokens - joined, segments=1, merged=True) if joined else layout
 
     def forward(self, tokens: Tokens, left: Layout) -> MergeSelection:
         salient = saliency(tokens.sharpness)
