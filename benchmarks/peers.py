@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from tubelet.errors import TubeletError
 from tubelet.models.base import VideoModel
 from tubelet.models.registry import create_model
+from tubelet.models.video_swin import VideoSwin
 from tubelet.models.vit import Block, ViT
 from tubelet.profiling.flops import clip_shape
 from tubelet.profiling.latency import interleaved, using_threads
@@ -74,7 +75,29 @@ def transformers_videomae(model: VideoModel) -> tuple[str, nn.Module, Callable[[
     return f"transformers {transformers.__version__} VideoMAE, sdpa", peer, lambda clip: clip.transpose(1, 2)
 
 
-PEERS = {f"videomae_{size}": transformers_videomae for size in ("small", "base", "large", "huge")}
+def torchvision_swin3d(model: VideoModel) -> tuple[str, nn.Module, Callable[[Tensor], Tensor]]:
+    """VideoSwin of torchvision in the sizes of `model`: name, model, its layout of a clip."""
+    mend_torchvision()
+    import torchvision
+    from torchvision.models.video.swin_transformer import SwinTransformer3d
+
+    assert isinstance(model, VideoSwin)
+    arguments = model.config.arguments
+    peer = SwinTransformer3d(
+        patch_size=list(model.patch),
+        embed_dim=model.widths[0],
+        depths=list(arguments["depths"]),
+        num_heads=list(arguments["heads"]),
+        window_size=list(model.window_size),
+        num_classes=model.num_classes,
+    ).eval()
+    return f"torchvision {torchvision.__version__} SwinTransformer3d", peer, lambda clip: clip
+
+
+PEERS: dict[str, Callable[[VideoModel], tuple[str, nn.Module, Callable[[Tensor], Tensor]]]] = {
+    **{f"videomae_{size}": transformers_videomae for size in ("small", "base", "large", "huge")},
+    **{f"videoswin_{size}": torchvision_swin3d for size in ("tiny", "small", "base", "base_ssv2")},
+}
 
 
 def compare(
