@@ -17,8 +17,8 @@ SMALL = dict(MODELS.values()) | {  # of a model: arguments that make it so
     "videomae_small": {"dim": 16, "depth": 2, "heads": 2},
     "videomae_base": {"size": 32, "patch_size": 16, "dim": 16, "depth": 2, "heads": 2},
     "videomae_tiny_jhmdb": {"size": 32, "patch_size": 16, "dim": 16, "depth": 2, "heads": 2},
-    "videoswin_base": MODELS["videoswin"][1],
-    "videoswin_base_ssv2": MODELS["videoswin"][1],
+    "videoswin_base": MODELS["swin"][1],
+    "videoswin_base_ssv2": MODELS["swin"][1],
 }
 OWN = ("frames", "segment_length", "mixing_div", "dropout", "drop_path", "positions", "select")
 HERE = {"device": "cpu", "workers": 0, "threads": 1, "tensorboard": False, "precision": "float32", "log_every": 1}
