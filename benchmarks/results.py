@@ -34,18 +34,29 @@ class Entry:
     command: str  # after `python -m`; gets --seed
     seed: int = 0
     gpu: bool = False  # cannot run without one
+    data: str = ""  # a folder of $TUBELET_DATA that it needs
 
 
+MVIT = "--model mvit_base_16x4 --select stts:T5@0-S13@4 --select stts:T3@0-S11@4"
 VIDEOMAE = "--model videomae_base --select sta:r=48 --select sta:r=64"
 ENTRIES = {
     "flops_videomae": Entry("benchmarks.flops_videomae"),
+    "flops_stts": Entry("benchmarks.flops_stts"),
+    "flops_evad": Entry("benchmarks.flops_evad"),
     "flops_xvit": Entry("benchmarks.flops_xvit"),
     "demo": Entry("benchmarks.demo"),
+    "topk_memory": Entry("benchmarks.topk_memory"),
     "timing_videomae_base": Entry(f"benchmarks.timing {VIDEOMAE} --threads 1,2 --runs 9 --peers"),
+    "timing_mvit_base": Entry(f"benchmarks.timing {MVIT} --threads 1,2 --runs 9 --peers"),
+    "timing_evad": Entry("benchmarks.timing_evad --runs 7"),
     "timing_xvit": Entry("benchmarks.timing_xvit --rounds 9"),
     "timing_videomae_base_gpu": Entry(
         f"benchmarks.timing {VIDEOMAE} --device cuda --batch 1,32 --dtype float32,bfloat16 --compile no,yes --runs 30",
         gpu=True,
+    ),
+    "table_a_jhmdb": Entry(
+        "benchmarks.table_a --model videomae_tiny_jhmdb --data jhmdb:split1_test --truth box --out runs/table_a_jhmdb",
+        data="jhmdb",
     ),
 }
 
@@ -72,6 +83,8 @@ def state(name: str) -> str:
         return "done"
     if ENTRIES[name].gpu and not torch.cuda.is_available():
         return "NOT RUN: it needs a GPU, and torch finds none here"
+    if (data := ENTRIES[name].data) and not (Path(os.environ.get("TUBELET_DATA", "")) / data).is_dir():
+        return f"NOT RUN: it needs the data set {data}: set TUBELET_DATA to the folder that holds it"
     return "missing"
 
 

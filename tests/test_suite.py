@@ -1,6 +1,7 @@
 """Every model with every selector: the promises that hold for all of them."""
 
 import io
+import re
 
 import pytest
 import torch
@@ -8,38 +9,77 @@ import torch
 from tests.tiny import MODELS, moving, randomise, tiny
 from tubelet.errors import SelectionError
 from tubelet.models.registry import set_selection, trace
-from tubelet.selection.registry import list_selectors
+from tubelet.selection.registry import list_selectors, methods
+from tubelet.selection.spec import parse
 
 SELECTORS = {  # selector: budgets of every form that it takes
     "none": ["none"],
+    "stts": ["stts:T0.5@0-S0.5@3", "stts:S2x3@1,anchors=cover"],
+    "gumbel": ["gumbel:T5@1-T2@4,tau=0.5"],
     "sta": ["sta:r=3", "sta:keep=0.4", "sta:r=4@1,3,groups=4/2"],
+    "keyframe": ["keyframe:keep=0.7", "keyframe:keep=0.6@1,weight=4", "keyframe:keep=0.9@0-keep=0.5@3"],
     "random": ["random:r=3", "random:keep=0.5@0,2", "random:T0.5@0-S3@3", "random:S2x3@1"],
     "uniform": ["uniform:r=3", "uniform:keep=0.3@1", "uniform:T3@0-S0.5@2"],
     "attention": ["attention:r=3", "attention:keep=0.5@1,4", "attention:T5@2-S2@4"],
     "merge": ["merge:r=10", "merge:r=7,prop=false", "merge:r=20@0,4"],
-    "several": ["uniform:T0.5@0+sta:r=3,groups=4/4/2", "merge:r=5+attention:keep=0.5@3"],
+    "rlt": ["rlt:keep=0.3", "rlt:keep=0.6@0"],
+    "tldr": ["tldr:r=40-r=20", "tldr:r=30@1-r=5@4,prop=false"],
+    "several": [
+        "uniform:T0.5@0+sta:r=3,groups=4/4/2",
+        "merge:r=5+attention:keep=0.5@3",
+        "uniform:T4@0+rlt:keep=0.5",
+        "tldr:r=9@1+attention:keep=0.5@2",
+    ],
 }
 NO_OPS = [
     "sta:r=0",
     "sta:keep=1.0",
     "merge:r=0",
+    "rlt:keep=1.0",
+    "tldr:r=0",
     "random:keep=1.0@2",
+    "keyframe:keep=1.0",
     "uniform:T8@0",
     "attention:T1.0@2-S1.0@3",
+    "stts:T8@0-S1.0@2",
     "uniform:keep=1.0@0+sta:r=0",
 ]
 SPECS = [spec for specs in SELECTORS.values() for spec in specs]
-# Models that take some specs alone. Of SPECS they refuse those that count tokens wherever they are, and say why.
-TAKES = {  # as many tokens of each frame
+# Models that take some specs alone: those that leave a dense box, or as many tokens of each frame.
+BOXES = [spec for spec in SPECS if all(step.budget.kind in "TS" for term in parse(spec).terms for step in term.steps)]
+KEYFRAME = SELECTORS["keyframe"]
+SWIN = [
+    *(spec for spec in SPECS if not re.search("merge|tldr", spec) and not re.search("[TS][0-9.]+@4", spec)),
+    *("gumbel:T5@1-T2@3,tau=0.5", "attention:T5@2-S2@3", "random:keep=0.6@2-keep=0.5@3,4"),
+    "attention:keep=0.9@1+sta:r=3",
+]
+TAKES = {
+    "swin": SWIN,
+    "swin_wide": ["none", "stts:T0.5@0-S0.5@3", "random:keep=0.6@2-keep=0.5@3,4", "attention:T5@2-S2@3"],
+    "vit_class_token": [spec for spec in SPECS if spec not in KEYFRAME],
+    "mvit": BOXES,
+    "mvit_no_class_token": ["none", "stts:T0.5@0-S0.5@3", "attention:T5@2-S2@4"],  # as the other in the rest
     "xvit": [
         "none", "sta:r=3,groups=8/8/8", "random:r=5@1,groups=8", "random:T0.5@0-S3@3", "attention:T5@2-S2@4",
-        "uniform:T4@0+attention:r=4@2,groups=4",
+        "uniform:T4@0+attention:r=4@2,groups=4", "stts:T0.5@0-S0.5@3",
     ],
     "xvit_joining": ["none", "sta:keep=0.4@1,groups=8", "uniform:T3@0-S0.5@2", "attention:T5@2-S2@4"],
 }  # fmt: skip
-SAYS = {"xvit": "equally many tokens in each", "xvit_joining": "equally many tokens in each"}
+# The others are refused, with a sentence that says this.
+SAYS = {
+    "swin": "a merged token stands for several|stage 4 does not exist",
+    "swin_wide": "a merged token stands for several|stage 4 does not exist",
+    "vit_class_token": "weighs queries; this model tells the class token's attention alone",
+    "mvit": "pools over a dense grid of tokens",
+    "mvit_no_class_token": "pools over a dense grid of tokens",
+    "xvit": "equally many tokens in each",
+    "xvit_joining": "equally many tokens in each",
+}
 PAIRS = [(key, spec) for key in MODELS for spec in TAKES.get(key, SPECS)]
-REFUSED = [(key, spec) for key in TAKES for spec in SPECS if "keep" in spec or "r=" in spec]
+REFUSED = [("vit_class_token", spec) for spec in KEYFRAME]
+REFUSED += [(key, spec) for key in ("swin", "swin_wide") for spec in SPECS if spec not in SWIN]
+BOXED = [key for key in TAKES if key not in ("vit_class_token", "swin", "swin_wide")]
+REFUSED += [(key, spec) for key in BOXED for spec in SPECS if spec not in BOXES + KEYFRAME]
 all_models = pytest.mark.parametrize("key", MODELS)
 all_pairs = pytest.mark.parametrize(("key", "spec"), PAIRS)
 
@@ -64,16 +104,19 @@ def test_forward_and_trace(key, spec):
     assert logits.shape == (2, 7) and torch.isfinite(logits).all() and torch.equal(logits, again)
     steps = trace(model, clip)
     assert bool(steps) == (spec != "none")
-    before = None
+    before, last = None, 0
     for step in steps:
         kept = step.position.shape[1]
-        assert (step.mask.flatten(1).sum(1) == kept).all()  # every token at a place of its own
+        if step.cells:
+            assert torch.equal(step.mask, (step.owner >= 0).view(2, *model.grid))
+        else:
+            assert (step.mask.flatten(1).sum(1) == kept).all()  # every token at a place of its own
         assert step.mask.shape == (2, *model.grid)
-        if before is not None:
+        if before is not None and not any(last < block <= step.block for block in model.host().refills):
             assert (step.mask <= before).all()  # nothing comes back
         held = step.owner.gather(1, step.position)
         assert torch.equal(held, torch.arange(kept).expand(2, -1))
-        before = step.mask
+        before, last = step.mask, step.block
     left = model.forward_features(clip)
     assert left.layout == model.plan.schedule(model.grid).leaving
     assert left.patches.shape[1] == left.layout.tokens
@@ -143,11 +186,12 @@ def test_exports(key, spec, tmp_path):
 
 @all_pairs
 def test_weights_are_those_of_the_dense_model(key, spec):
-    """A training-free selector adds no parameter, and the state dict goes from one to the other."""
+    """The state dict goes from one to the other; a learned selector adds its scorers, a training-free one nothing."""
     dense, pruned = tiny(key), tiny(key, select=spec)
     randomise(dense, seed=5)
-    pruned.load_state_dict(dense.state_dict())
-    assert list(pruned.state_dict()) == list(dense.state_dict())
+    missing, unexpected = pruned.load_state_dict(dense.state_dict(), strict=False)
+    learned = any(methods()[term.name].learned for term in parse(spec).terms)
+    assert not unexpected and bool(missing) == learned and all(name.startswith("plan.selectors.") for name in missing)
 
 
 @all_pairs

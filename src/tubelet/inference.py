@@ -23,6 +23,7 @@ from tubelet.data import Clips, load_clips
 from tubelet.devices import device_of
 from tubelet.errors import SelectionError, TubeletError
 from tubelet.models.base import VideoModel
+from tubelet.models.evad import EVAD
 from tubelet.profiling import count_flops
 from tubelet.selection.registry import methods
 from tubelet.selection.spec import parse
@@ -99,7 +100,7 @@ def open_model(
     where = device_of(device)
     model = load_model(default_model() if source is None else source, select=select, labels=labels)
     refuse_untrained(model)
-    if model.head is None:
+    if model.head is None and not isinstance(model, EVAD):
         raise TubeletError(f"{model.config.model} was saved without a classifier: it gives features, no answer")
     return model.to(where)
 
@@ -129,6 +130,7 @@ def classify(
     """
     if topk < 1:
         raise TubeletError(f"topk must be at least 1, got {topk}")
+    refuse_detector(model)
     config = model.config
     views = views or config.views
     clips = clips_for(model, path, views=views, backend=backend)
@@ -190,6 +192,14 @@ def gmacs_of(model: VideoModel, clip: Tensor) -> float:
     if key not in known:
         known[key] = count_flops(model, clip.to(next(model.parameters()).device)).gmacs
     return known[key]
+
+
+def refuse_detector(model: VideoModel) -> None:
+    """A detector has no label for a clip as a whole."""
+    if isinstance(model, EVAD):
+        raise TubeletError(
+            f"{model.config.model} is a detector, which says what each person does: tubelet detect takes it"
+        )
 
 
 def refuse_untrained(model: VideoModel) -> None:

@@ -58,6 +58,18 @@ def test_a_csv_of_boxes(run, data: Path):
     assert done.status == 2 and "is checked alone" in done.err
 
 
+def test_a_csv_in_the_format_of_ava(run, data: Path):
+    (data / "ava.csv").write_text("a,0,0.1,0.2,0.5,0.75,12\n")
+    done = run("check-data", data / "ava.csv")
+    assert done.status == 0 and "1 videos, 1 classes" in done.out and "No problem found." in done.out
+    (data / "ava.csv").write_text("a,0,0.1,0.2,0.5,0.75,12\na,900,0.1,0.2,0.5,0.75,12\nb,0,0.1,0.2,0.5,0.75,12\n")
+    done = run("check-data", data / "ava.csv", "--json")
+    assert done.status == 1 and done.json["counts"] == {"missing": 1, "box": 1}
+    (data / "ava.csv").write_text("a,0,0.1,0.2,0.5,0.75,12\na,0,left,0.2,0.5,0.75,12\n")
+    done = run("check-data", data / "ava.csv")
+    assert done.status == 2 and "line 2, column 3 has 'left'" in done.err and len(done.err.splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

@@ -118,8 +118,15 @@ def test_selectors(run):
     rows = run("selectors", "--json").json
     assert ["none", *(row["selector"] for row in rows)] == tubelet.list_selectors()
     assert all(row["models"]["vit"] for row in rows)  # it takes any set of tokens
+    for row in rows:  # a budget works, or the reason is said
+        for name, works in row["models"].items():
+            assert works == (set(row["refused"][name]) != set(row["budgets"])) and all(row["refused"][name].values())
+    refused = {row["selector"]: row["refused"]["mvit"] for row in rows}
+    assert not refused["stts"] and set(refused["random"]) == {"keep", "r"} and set(refused["merge"]) == {"r"}
+    assert all("pools over a dense grid" in reason for why in refused.values() for reason in why.values())
     done = run("selectors")
     assert done.status == 0 and all(row["summary"] in done.out for row in rows)
+    assert all(reason in done.out for row in rows for why in row["refused"].values() for reason in why.values())
 
 
 def test_interrupted_is_130_in_one_line(run, monkeypatch: pytest.MonkeyPatch):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tubelet.data import open_video
+from tubelet.data import open_dataset, open_video
 from tubelet.data.datasets.base import Key
 from tubelet.data.datasets.scenes import SceneClips, write_scenes
 from tubelet.data.scenes import (
@@ -175,3 +175,10 @@ def test_time_of_a_clip(level):
     for index in range(count):
         make_scene(0, index, settings)
     print(f"{level}: {(time.process_time() - began) / count * 1e3:.1f} ms a clip")
+
+
+def test_every_second_frame_has_the_truth_of_its_own():
+    whole, half = (open_dataset("scenes:test", length=3, frames=n, tubelet=(1, 8, 8)) for n in (16, 8))
+    for index in range(3):
+        assert torch.equal(half[index].clips, whole[index].clips[:, ::2])
+        assert torch.equal(half[index].truth, whole[index].truth[::2])

@@ -45,9 +45,11 @@ def test_kept_cells_stay_and_dropped_ones_are_dim_and_grey():
 
 
 def test_lines_between_cells_are_darker_and_around_the_kept_lighter():
-    frames = torch.full((1, 8, 16, 3), 120, dtype=torch.uint8)
+    frames = torch.full((1, 8, 32, 3), 120, dtype=torch.uint8)
     shaded = draw.shade(frames, torch.tensor([[[True, True, False, False]]]))[0, :, :, 0]
-    assert (shaded[:, 4] < 120).all() and (shaded[:, 8] > shaded[:, 9]).all() and (shaded[:, 12] < shaded[:, 13]).all()
+    assert (
+        (shaded[:, 8] < 120).all() and (shaded[:, 16] > shaded[:, 17]).all() and (shaded[:, 24] < shaded[:, 25]).all()
+    )
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".gif"])
@@ -189,3 +191,41 @@ def test_the_command_says_what_was_kept_and_where_it_is(clip: Path, tmp_path: Pa
     drawn = json.loads(capsys.readouterr().out)
     assert set(drawn) == {"video", "out", "model", "select", "steps"}
     assert [one["block"] for one in drawn["steps"]] == [0, 2, 4]
+
+
+def test_small_cells_have_no_lines_but_around_what_is_kept():
+    frames = torch.full((1, 8, 32, 3), 100, dtype=torch.uint8)
+    shaded = draw.shade(frames, torch.tensor([[[True] * 4 + [False] * 4]]))[0, 4, :, 0]
+    assert (shaded[:16] == 100).all() and shaded[16] > 200 and (shaded[17:] < 60).all()
+
+
+def test_scores_are_light_where_high_and_dim_where_there_is_none():
+    frames = torch.full((2, 8, 16, 3), 128, dtype=torch.uint8)
+    tinted = draw.tint(frames, torch.tensor([[[0.0, 0.3, 1.0, float("nan")]]])).float()
+    levels = tinted[0, 0, ::4].mean(-1)
+    assert levels[0] < levels[1] < levels[2] and levels[3] < 0.5 * 128
+    assert tinted[0, 0, 12].std() < 5 < tinted[0, 0, 4].std()  # grey, and coloured
+
+
+def test_mvit_shows_frames_regions_and_scores(clip: Path, tmp_path: Path):
+    """Frames left out are grey, one region of each other is bright, and each step's scores stand above it."""
+    model = tiny("mvit", select="stts:T5@0-S2@3")
+    drawing = visualize(model, clip, tmp_path / "kept.png")
+    frames, region = drawing.steps
+    kept = frames.mask.flatten(1).any(1)
+    assert kept.sum() == 5 and region.mask.sum() == 5 * 4 * 4
+    assert (frames.scores.flatten(1).std(1) == 0).all() and not frames.scores.isnan().any()  # one a frame
+    assert torch.equal(region.scores.isnan(), ~frames.mask)
+    assert frames.scores[kept].min() > frames.scores[~kept].max()
+    with open_video(tmp_path / "kept.png") as video:
+        picture = video.read([0])[0].float().mean(-1)
+    step = draw.LINE_HEIGHT + 2 * draw.MARGIN + 224
+    assert picture.shape[0] > 5 * step  # input, and two rows a step
+    for t in range(8):
+        left = draw.MARGIN + t * (224 + draw.MARGIN)
+        cells = picture[-draw.MARGIN - 224 : -draw.MARGIN, left : left + 224].unfold(0, 28, 28).unfold(1, 28, 28)
+        bright = cells.mean((-1, -2)) > 110
+        assert torch.equal(bright, region.mask[t])
+    visualize(model, clip, tmp_path / "kept.gif")
+    with open_video(tmp_path / "kept.gif") as video:
+        assert video.info.width == 4 * (224 + draw.MARGIN) + draw.MARGIN

@@ -34,7 +34,7 @@ def fit(model: VideoModel, weights: Weights, description: Description, report: R
             report.new[name] = how
             found[name] = tensor
             continue
-        parts = list(given) if (0, 1) in given else weights.parts_of(name)
+        parts = weights.parts_of(name)
         missing += [weights.key_of(name, part) for part in parts if part not in given]
         ordered = [given[part] for part in sorted(parts) if part in given]
         for piece in ordered:

@@ -77,7 +77,7 @@ class Weights:
 
     def add(self, piece: Piece, name: str) -> None:
         given = self.pieces.setdefault(name, [])
-        if any(other.part == piece.part for other in given):
+        if any(other.part == piece.part or other.part[1] != piece.part[1] for other in given):
             self.twice.append(piece.key)
         else:
             given.append(piece)
@@ -111,8 +111,10 @@ class Weights:
         return " or ".join(dict.fromkeys(keys)) or name
 
     def parts_of(self, name: str) -> list[tuple[int, int]]:
-        parts = {rule.part for rule in self.layout.renames if _back(rule, name)}
-        return sorted(parts) or [(0, 1)]
+        """The pieces that make a weight of the model: as many as the file has it in, where there are two spellings."""
+        parts = sorted({rule.part for rule in self.layout.renames if _back(rule, name)}) or [(0, 1)]
+        given = [piece.part for piece in self.pieces.get(name, [])] or parts
+        return [part for part in parts if part[1] == given[0][1]]
 
     def _spell(self, key: str) -> str:
         """With or without the optional prefix, as the keys of the file are."""

@@ -7,29 +7,29 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tubelet.checkpoints import huggingface, own, videomae, xvit
+from tubelet.checkpoints import evad, huggingface, mvit, own, scorers, video_swin, videomae, xvit
 from tubelet.checkpoints.files import Contents
 from tubelet.checkpoints.fit import fit
 from tubelet.checkpoints.labels import Labels, check_count, in_order, numbered, read_labels
 from tubelet.checkpoints.layout import Description, Layout, Weights
 from tubelet.checkpoints.report import Report, name_some
 from tubelet.checkpoints.source import Source, find, read
-from tubelet.checkpoints.vit import stored_classes
+from tubelet.checkpoints.vit import CLASSIFIERS, stored_classes
 from tubelet.errors import CheckpointError, TubeletError
 from tubelet.models.base import VideoModel
 from tubelet.models.config import ARGUMENTS, ModelConfig
 from tubelet.models.fields import check
 from tubelet.models.registry import build_model
 
-HEAD = "head."  # where every model of the project has its classifier,
-SELECTORS = "plan."  # and the weights of its learned selectors
+SELECTORS = "plan."  # where every model of the project has the weights of its learned selectors
 
 
 # Where a file fits several as well, the first is taken.
 LAYOUTS = {
     layout.name: layout
     for layout in (
-        own.LAYOUT, videomae.LAYOUT, huggingface.LAYOUT, xvit.AVERAGE, xvit.LAYOUT, xvit.IMAGE_VIT,
+        own.LAYOUT, videomae.LAYOUT, huggingface.LAYOUT, *mvit.LAYOUTS, *video_swin.LAYOUTS, evad.LAYOUT,
+        xvit.AVERAGE, xvit.LAYOUT, xvit.IMAGE_VIT,
     )
 }  # fmt: skip
 
@@ -89,6 +89,7 @@ def load_model(
         raise
     except (TypeError, ValueError, ZeroDivisionError, RuntimeError, KeyError, IndexError, AttributeError) as error:
         raise CheckpointError(f"{found.name}: no model can be built from its configuration: {error}") from error
+    scorers.place(weights, model, select, found.name)
     if select is not None:  # a learned selector may be new to the weights, and theirs may not be wanted
         reason = f"of the saved selection; select={select!r} was asked for"
         weights.drop(SELECTORS + "{any}", reason, keep=model.state_dict())
@@ -155,11 +156,12 @@ def _decide_head(weights: Weights, description: Description, head: str, wanted: 
             f"{stored}, or give head='new' for a new classifier to train, or num_classes=0 for features"
         )
     arguments["num_classes"] = wanted
-    if stored is not None and (wanted == 0 or head == "new"):
-        weights.drop(HEAD + "{any}", "head='new' was asked for" if wanted else "num_classes=0 was asked for")
     fresh = wanted != 0 and (stored is None or head == "new")
-    if fresh:
-        description.begin[HEAD + "{any}"] = "random: a new classifier, to be trained"
+    for names in CLASSIFIERS:
+        if stored is not None and (wanted == 0 or head == "new"):
+            weights.drop(names, "head='new' was asked for" if wanted else "num_classes=0 was asked for")
+        if fresh:
+            description.begin[names] = "random: a new classifier, to be trained"
     return fresh
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,19 @@ from tubelet.models.base import VideoModel
 TYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
-def save_model(model: VideoModel, folder: str | Path, *, dtype: torch.dtype = torch.float32) -> Path:
+def save_model(
+    model: VideoModel,
+    folder: str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    state: Mapping[str, Tensor] | None = None,
+) -> Path:
     """Write model.safetensors and config.json, through temporary files: a reader never meets half a file.
 
     Args:
         dtype: of the weights in the file. Half the size with torch.float16, at the cost of rounding; load_model gives
             float32 in any case.
+        state: the weights, where they are not the model's own state dict (whole ones of a model in shards).
 
     The configuration also stands in the header of model.safetensors, so that the file alone is enough; a config.json
     of another save beside it is refused. Of config.json, `select`, `preprocessing`, `views`, `id2label` and `model` may
@@ -38,7 +46,7 @@ def save_model(model: VideoModel, folder: str | Path, *, dtype: torch.dtype = to
         raise CheckpointError(f"dtype={dtype}: one of {', '.join(map(str, TYPES))} is expected")
     if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"{folder} is a file; a folder for model.safetensors and config.json is expected")
-    tensors = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    tensors = {name: tensor.detach().cpu() for name, tensor in (state or model.state_dict()).items()}
     stored = {n: t.to(dtype).contiguous() if t.is_floating_point() else t.contiguous() for n, t in tensors.items()}
     if large := [name for name, tensor in stored.items() if (tensor.isinf() & ~tensors[name].isinf()).any()]:
         raise CheckpointError(f"weights are too large for {dtype}: {name_some(large)}")

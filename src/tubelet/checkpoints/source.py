@@ -16,6 +16,7 @@ from tubelet.models.registry import list_models
 
 PACKAGED = Path(__file__).parent.parent / "weights"
 DEFAULT = "videomae_tiny_jhmdb"
+DEFAULT_DETECTOR, DETECTORS = "evad_tiny_jhmdb", ("evad",)
 # In this order; an index lists the files that the weights are spread over.
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 PROCESSORS = ("preprocessor_config.json", "video_preprocessor_config.json")
@@ -46,10 +47,22 @@ def packaged_models() -> list[str]:
 
 def default_model() -> str:
     """The packaged model that is used where none is named. Raises CheckpointError if no weights were packaged."""
-    names = packaged_models()
+    names = [name for name in packaged_models() if _architecture(name) not in DETECTORS]
     if not names:
         raise CheckpointError("no weights come with this copy of tubelet: name a folder, a file or a hub id")
     return DEFAULT if DEFAULT in names else names[0]
+
+
+def default_detector() -> str:
+    """The packaged detector that is used where none is named. Raises CheckpointError if none was packaged."""
+    names = [name for name in packaged_models() if _architecture(name) in DETECTORS]
+    if not names:
+        raise CheckpointError("no detector comes with this copy of tubelet: name a folder or a file with --model")
+    return DEFAULT_DETECTOR if DEFAULT_DETECTOR in names else names[0]
+
+
+def _architecture(packaged: str) -> object:
+    return read_json(PACKAGED / packaged / "config.json").get("architecture")
 
 
 def find(source: str | Path) -> Source:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
-from tubelet.checkpoints.layout import Description, Weights
+from tubelet.checkpoints.layout import Description, Weights, matches
 from tubelet.errors import CheckpointError
 from tubelet.models.config import ModelConfig, Preprocessing
 from tubelet.models.vit import SIZES
 
+T = TypeVar("T")
+# Where the models of the project have their classifiers: the layer that ends in classes.
+CLASSIFIERS = ("head.{p}", "context.classifiers.{i}.logits.{p}")
 # No weight tells the number of heads. By width: VideoMAE S, B, L, H and VideoMAE V2 g.
 HEADS = {384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16}
 RELEASED_FRAMES, RELEASED_SIZE = 16, 224
@@ -122,8 +125,9 @@ def finish(weights: Weights, config: ModelConfig, given: Mapping[str, Any]) -> D
 
 
 def stored_classes(weights: Weights) -> int | None:
-    """Rows of the classifier; None if there is none. Raises CheckpointError if weight and bias differ."""
-    found = {weights.key_of(name): weights.need(name) for name in ("head.weight", "head.bias") if name in weights}
+    """Rows of the classifier; None if there is none. Raises CheckpointError if its weights differ in that."""
+    names = [name for name in weights.pieces if any(matches(pattern, name) for pattern in CLASSIFIERS)]
+    found = {weights.key_of(name): weights.need(name) for name in names}
     rows = {key: tensor.shape[0] for key, tensor in found.items() if tensor.dim()}
     if len(set(rows.values())) > 1:
         what = " and ".join(f"{key} of {count}" for key, count in rows.items())
@@ -152,7 +156,7 @@ def depth_of(weights: Weights, stem: str = "blocks.") -> int:
     return max((i for i, count in keys.items() if 2 * count > max(keys.values())), default=-1) + 1
 
 
-def most_common(sizes: Iterable[int]) -> int | None:
+def most_common(sizes: Iterable[T]) -> T | None:
     """One weight of a wrong shape does not decide: it is named when the shapes are compared."""
     return next((size for size, _ in Counter(sizes).most_common(1)), None)
 

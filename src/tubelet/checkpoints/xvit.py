@@ -148,7 +148,7 @@ def _picture(weights: Weights, size: Any, patch: int) -> tuple[int, int]:
 
 
 def _preprocessing(arguments: Mapping[str, Any], clips: Mapping[str, Any]) -> Preprocessing:
-    return Preprocessing(frames=arguments["frames"], size=arguments["size"], **clips, **XViT.preprocessing)
+    return Preprocessing(frames=arguments["frames"], size=arguments["size"], **clips, **XViT.normalisation)
 
 
 def _tell(description: Description, given: Mapping[str, Any]) -> None:

@@ -23,9 +23,12 @@ from tubelet._version import __version__
 
 COMMANDS = {  # name, which with "_" for "-" is also the module's: what it does, for `tubelet --help`
     "classify": "say what happens in a video",
+    "detect": "say who does what, and where, in a video",
     "visualize": "draw which tokens a selection keeps (mp4, gif or png)",
     "flops": "count the multiply-adds of a model, dense and with selections",
     "bench": "measure the time of a model, dense and with selections",
+    "train": "train a model as a config says, and go on where it stopped",
+    "evaluate": "judge a model on labelled videos, dense and with selections",
     "convert": "turn a checkpoint of others into a folder of this library",
     "check-data": "find broken videos, wrong classes and leaks before training",
     "models": "list the models",
@@ -104,12 +107,21 @@ def _dispatch(words: list[str]) -> int:
         near = get_close_matches(command, COMMANDS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise UsageError(f"no command {command!r}; there are {', '.join(COMMANDS)}{hint}")
-    arguments = parser_of(command).parse_args(rest)
+    arguments = _read(command, rest)
     with _ended_by_control_c():
         import_module("torch")  # all commands need it
     with warnings.catch_warnings():  # which puts back what shows a warning
         warnings.showwarning = _warn
         return _module_of(command).run(arguments)
+
+
+def _read(command: str, words: list[str]) -> argparse.Namespace:
+    """Arguments; those that a command reads itself, the keys of a config, stand in `more`."""
+    if not getattr(_module_of(command), "TAKES_MORE", False):
+        return parser_of(command).parse_args(words)
+    arguments, more = parser_of(command).parse_known_args(words)
+    arguments.more = more
+    return arguments
 
 
 def _warn(message: Warning | str, *where: object, **more: object) -> None:

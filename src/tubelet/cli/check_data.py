@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from tubelet.data.check import check_boxes, check_data, is_boxes
+    from tubelet.data.check import check_ava, check_boxes, check_data, is_ava, is_boxes
 
     with ExitStack() as stack:
         given = {
@@ -48,13 +48,14 @@ def run(args: argparse.Namespace) -> int:
             "workers": args.workers,
             "begin": lambda videos: stack.enter_context(Steps(videos, "videos")).advance,
         }
-        boxes = [one for one in args.data if is_boxes(one)]
+        boxes = [one for one in args.data if is_boxes(one) or is_ava(one)]
         if boxes and len(args.data) > 1:
             raise TubeletError(f"{boxes[0]}: a csv of boxes is checked alone, {len(args.data)} were given")
         if boxes:
             from pathlib import Path
 
-            report = check_boxes(Path(boxes[0]), **given)
+            check = check_ava if is_ava(boxes[0]) else check_boxes
+            report = check(Path(boxes[0]), **given)
         else:
             report = check_data(args.data, classes=args.classes, frames=args.frames, **given)
     if args.json:

@@ -32,11 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from tubelet.checkpoints import default_model
-    from tubelet.inference import classify, open_model
+    from tubelet.inference import classify, open_model, refuse_detector
 
     options.set_threads(args.threads)
     videos = find_videos(args.videos)
     model = open_model(args.model, select=args.select, labels=args.labels, device=args.device)
+    refuse_detector(model)
     name = args.model or default_model()
     clips, crops = args.views or model.config.views
     failures: list[Exception] = []

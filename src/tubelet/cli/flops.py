@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 
 from tubelet.cli import options
-from tubelet.cli.output import print_json, print_table
+from tubelet.cli.output import in_runs, print_json, print_table
 
 EXAMPLE = "tubelet flops --model videomae_base --select sta:r=64 --select random:keep=0.5@4"
 
@@ -28,18 +28,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(rows)
         return 0
-    cells = [[row["select"], f"{row['gmacs']:.2f}", f"{row['ratio']:.2f}x", _tokens(row["tokens"])] for row in rows]
+    cells = [[row["select"], f"{row['gmacs']:.2f}", f"{row['ratio']:.2f}x", in_runs(row["tokens"])] for row in rows]
     title = f"{args.model}, {rows[0]['params_m']:.1f} M parameters, one view"
     print_table("lrrl", ["selection", "GMACs", "less by", "tokens entering the blocks"], cells, title)
     return 0
-
-
-def _tokens(counts: list[int]) -> str:
-    """[8, 8, 8, 4, 4] -> "8 x3, 4 x2"."""
-    runs: list[list[int]] = []
-    for count in counts:
-        if runs and runs[-1][0] == count:
-            runs[-1][1] += 1
-        else:
-            runs.append([count, 1])
-    return ", ".join(f"{count} x{times}" if times > 1 else str(count) for count, times in runs)

@@ -27,6 +27,28 @@ def whole(least: int = 1, most: int | None = None):
     return parse
 
 
+def share():
+    """The type of a number from 0 to 1."""
+
+    def parse(text: str) -> float:
+        if not re.fullmatch(r"\d*\.?\d*", text, re.ASCII) or text in ("", ".") or float(text) > 1:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
+        return float(text)
+
+    return parse
+
+
+def above_0(most: float = 1000.0):
+    """The type of a number above 0."""
+
+    def parse(text: str) -> float:
+        if not re.fullmatch(r"\d*\.?\d*", text, re.ASCII) or text in ("", ".") or not 0 < float(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 and at most {most:g}")
+        return float(text)
+
+    return parse
+
+
 def views(text: str) -> tuple[int, int]:
     """ "5x3" -> (5, 3)."""
     if not re.fullmatch(r"[1-9]\d{0,8}x[1-9]\d{0,8}", text):

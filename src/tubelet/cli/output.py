@@ -47,6 +47,17 @@ def print_table(columns: str, header: Sequence[str], rows: Sequence[Sequence[str
     print("\n".join(line.rstrip() for line in drawn.get().splitlines() if line.strip()))
 
 
+def in_runs(counts: Sequence[int]) -> str:
+    """[8, 8, 8, 4, 4] -> "8 x3, 4 x2"."""
+    runs: list[list[int]] = []
+    for count in counts:
+        if runs and runs[-1][0] == count:
+            runs[-1][1] += 1
+        else:
+            runs.append([count, 1])
+    return ", ".join(f"{count} x{times}" if times > 1 else str(count) for count, times in runs)
+
+
 class JsonList:
     """A JSON list, an item a line, that is printed while it grows and is whole however the command ends."""
 

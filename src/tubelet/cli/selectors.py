@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from tubelet.cli.options import add_json
 from tubelet.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
+    from tubelet.errors import TubeletError
     from tubelet.selection.registry import Method
 
 EXAMPLE = "tubelet selectors"
@@ -37,12 +39,27 @@ def run(args: argparse.Namespace) -> int:
     print("A spec is name:budget@blocks,option=value, such as sta:r=64 or attention:keep=0.5@4; '+' puts two together.")
     print()
     architectures = list(rows[0]["models"])
-    cells = [[row["selector"], *("yes" if row["models"][name] else "no" for name in architectures)] for row in rows]
+    cells = [[row["selector"], *(_cell(row, name) for name in architectures)] for row in rows]
     print_table("l" * len(cells[0]), ["selector on", *architectures], cells)
+    print()
+    for row in rows:
+        for name, why in row["refused"].items():
+            for budget, reason in why.items():
+                print(f"{row['selector']} {budget} on {name}: {reason}")
     return 0
 
 
+def _cell(row: dict[str, Any], architecture: str) -> str:
+    """The budgets that work, or "refused"."""
+    if not row["models"][architecture]:
+        return "refused"
+    if not row["refused"][architecture]:
+        return "yes"
+    return ", ".join(budget for budget in row["budgets"] if budget not in row["refused"][architecture])
+
+
 def _row(method: Method) -> dict[str, Any]:
+    refused = _refusals(method)
     return {
         "selector": method.name,
         "summary": method.summary,
@@ -50,32 +67,47 @@ def _row(method: Method) -> dict[str, Any]:
         "places": method.places,
         "options": dict(method.options),
         "learned": method.learned,
-        "models": _models_that_take(method),
+        "models": {name: len(reasons) < len(method.budgets) for name, reasons in refused.items()},
+        "refused": refused,
     }
 
 
-def _models_that_take(method: Method) -> dict[str, bool]:
-    """Each architecture, and whether some budget of the method can be right on it: found by trying."""
-    import torch
+def _refusals(method: Method) -> dict[str, dict[str, str]]:
+    """Each architecture -> the budgets of the method that cannot be right on it, and why: found by trying."""
+    from tubelet.errors import SelectionError
 
-    from tubelet.models.registry import ARCHITECTURES, MODELS, create_model
-
-    found = {}
-    for architecture in ARCHITECTURES:
-        name = next(name for name, (kind, _) in MODELS.items() if kind == architecture)
-        with torch.device("meta"):  # the shapes alone
-            model = create_model(name)
-        specs = [f"{method.name}:{BUDGETS[budget]}{place}" for budget in method.budgets for place in PLACES]
-        found[architecture] = any(_takes(model, spec) for spec in specs)
+    found: dict[str, dict[str, str]] = {}
+    for architecture, model in _a_model_each().items():
+        found[architecture] = {}
+        for budget in method.budgets:
+            errors = [_refusal(model, f"{method.name}:{BUDGETS[budget]}{place}") for place in PLACES]
+            if None not in errors:  # the model's own reason before one about how the budget was written
+                found[architecture][budget] = str(min(errors, key=lambda error: not isinstance(error, SelectionError)))
     return found
 
 
-def _takes(model: Any, select: str) -> bool:
+@cache
+def _a_model_each() -> dict[str, Any]:
+    """The first of each architecture, its shapes alone."""
+    import torch
+
+    from tubelet.models.registry import MODELS, create_model
+
+    models: dict[str, Any] = {}
+    with torch.device("meta"):
+        for name, (architecture, _) in MODELS.items():
+            if architecture not in models:
+                models[architecture] = create_model(name)
+    return models
+
+
+def _refusal(model: Any, select: str) -> TubeletError | None:
+    """Why the model cannot take the selection; None if it can."""
     from tubelet.errors import SelectionError, SpecError
     from tubelet.models.registry import set_selection
 
     try:
         set_selection(model, select)
-    except (SelectionError, SpecError):
-        return False
-    return True
+    except (SelectionError, SpecError) as error:
+        return error
+    return None

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, get_worker_info
 
 from tubelet.data.batches import Batch, Steps
 from tubelet.data.datasets.base import ClipDataset, Key, Sample
+from tubelet.data.datasets.keyframes import KeyframeSample, collate_keyframes
 from tubelet.errors import TubeletError, VideoError
 
 LIMIT_SECONDS = 120
@@ -178,6 +179,10 @@ def _collate(found: list[Sample | dict[str, str]], replace: bool) -> Batch:
         if replace:
             raise TubeletError(f"no clip of a whole batch can be read; the first: {next(iter(bad.values()))}")
         return Batch(torch.empty(0), torch.empty(0, dtype=torch.long), [], [], bad=bad)
+    if isinstance(samples[0], KeyframeSample):
+        return collate_keyframes([one for one in samples if isinstance(one, KeyframeSample)], bad)
+    if all(isinstance(sample, KeyframeSample) for sample in samples):
+        return collate_keyframes(samples, bad)  # type: ignore[arg-type]
     truths = [sample.truth for sample in samples if sample.truth is not None]
     return Batch(
         clips=torch.stack([sample.clips for sample in samples]),
@@ -212,6 +217,7 @@ def _torch_loader(
 
 def _start_worker(worker: int, seed: int) -> None:
     """Random numbers that an augmentation draws from global generators differ among workers, but not among runs."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Control-C is for the process that reads the batches
     torch.set_num_threads(1)
     own = int(np.random.SeedSequence((seed, worker)).generate_state(1)[0])
     torch.manual_seed(own)

@@ -11,6 +11,7 @@ returns one list of `frames` indices a clip, none decreasing. Pictured for a vid
     k400      x     x     x     x     x     x     x     x         every 2nd (`stride`-th) frame is listed;
               1     1     1     1     2     2     2     2         two clips: evenly spaced runs of the list
     ssv2      1     2     1     2     1     2     1     2         starts (clip 1), middles (clip 2) of 4 segments
+    keyframe              x     x     x     x                     stride 2 around slot 8, which is its third
 
 A video shorter than its clip is extended by repeating its last frame (dense, k400: the last one listed); uniform and
 ssv2 spread over what there is, so that each frame is repeated about equally often.
@@ -55,7 +56,22 @@ def ssv2(total: int, frames: int, clips: int = 2) -> list[list[int]]:
     return [[(clips * i + clip) * total // (clips * frames) for i in range(frames)] for clip in range(clips)]
 
 
-SAMPLINGS = ("uniform", "dense", "k400", "ssv2")
+def keyframe(total: int, frames: int, stride: int, clips: int = 1) -> list[list[int]]:
+    """Clips around the middle of each of `clips` equal parts, see `around`."""
+    _check(total=total, frames=frames, stride=stride, clips=clips)
+    return [around(total, (2 * clip + 1) * total // (2 * clips), frames, stride) for clip in range(clips)]
+
+
+def around(total: int, key: int, frames: int, stride: int) -> list[int]:
+    """The clip that a detector takes to tell what is done at slot `key`, which is its place `frames` / 2.
+
+    Before the first slot and after the last, these are repeated.
+    """
+    _check(total=total, frames=frames, stride=stride)
+    return [min(max(key + (i - frames // 2) * stride, 0), total - 1) for i in range(frames)]
+
+
+SAMPLINGS = ("uniform", "dense", "k400", "ssv2", "keyframe")
 
 
 def sample(sampling: str, total: int, *, frames: int, stride: int, clips: int) -> list[list[int]]:
@@ -66,11 +82,13 @@ def sample(sampling: str, total: int, *, frames: int, stride: int, clips: int) -
         return k400(total, frames, stride, clips)
     if sampling == "ssv2":
         return ssv2(total, frames, clips)
+    if sampling == "keyframe":
+        return keyframe(total, frames, stride, clips)
     if sampling != "uniform":
         raise TubeletError(f"unknown sampling {sampling!r}; allowed: {', '.join(SAMPLINGS)}")
     if clips != 1:
         raise TubeletError(
-            f"sampling 'uniform' gives 1 clip, {clips} asked for; allowed for several: dense, k400, ssv2"
+            f"sampling 'uniform' gives 1 clip, {clips} asked for; allowed for several: dense, k400, ssv2, keyframe"
         )
     return uniform(total, frames)
 

@@ -65,7 +65,7 @@ LEVELS = {
 
 @dataclass(frozen=True)
 class Scene:
-    """frames: uint8 (16, 64, 64, 3);  target: bool (16, 64, 64), its pixels with alpha >= 0.5;  label: of `LABELS`."""
+    """frames: uint8 (T, 64, 64, 3);  target: bool (T, 64, 64), its pixels with alpha >= 0.5;  label: of `LABELS`."""
 
     frames: Tensor
     target: Tensor
@@ -74,12 +74,12 @@ class Scene:
     def truth(self, tubelet: tuple[int, int, int] = TUBELET) -> Tensor:
         """bool (time, row, column): the tokens that hold a pixel of the target.
 
-        Raises TubeletError if the tubelet does not divide 16 x 64 x 64.
+        Raises TubeletError if the tubelet does not divide T x 64 x 64; T is 16 as scenes are made.
         """
         if any(side < 1 or whole % side for whole, side in zip(self.target.shape, tubelet, strict=True)):
             raise TubeletError(f"tubelet {tubelet} does not divide a scene of {tuple(self.target.shape)}")
         t, h, w = tubelet
-        return self.target.view(FRAMES // t, t, SIZE // h, h, SIZE // w, w).amax(dim=(1, 3, 5))
+        return self.target.reshape(-1, t, SIZE // h, h, SIZE // w, w).amax(dim=(1, 3, 5))
 
 
 def scene_settings(level: str = "standard", stage: float = 1.0) -> SceneSettings:

@@ -6,26 +6,29 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from tubelet.models.config import ModelConfig
+from tubelet.models.config import ModelConfig, Preprocessing
 from tubelet.selection.core import Grid
 from tubelet.selection.plan import Host, Kept, Plan
 
 
 class VideoModel(nn.Module):
-    """A backbone with a classifier. `model(clip, record)` gives logits; `record`, a list, takes what each step kept."""
+    """A backbone with a classifier. `model(clip, record)` gives logits; `record`, a list, takes what each step kept.
+
+    A detector gives `Predictions` instead.
+    """
 
     frames: int
     size: tuple[int, int]  # height, width
     grid: Grid  # of the tokens of a clip of frames x size
-    position_grid: Grid  # that the weights' positions were made for
+    position_grid: Grid | None = None  # that the weights' positions were made for, if there are any
     num_classes: int  # 0: features instead of logits
     head: nn.Module | None
     plan: Plan
     config: ModelConfig
-    preprocessing: ClassVar[dict[str, Any]] = {}  # of the architecture, where it is not Preprocessing's own
+    normalisation: ClassVar[dict[str, Any]] = {}  # mean and std, where they are not those of ImageNet
     report: object = None  # of the checkpoint it was loaded from: tubelet.checkpoints.Report
 
-    def forward(self, clip: Tensor, record: list[Kept] | None = None) -> Tensor:
+    def forward(self, clip: Tensor, record: list[Kept] | None = None) -> Any:
         raise NotImplementedError
 
     def grid_of(self, frames: int, height: int, width: int) -> Grid:
@@ -35,6 +38,11 @@ class VideoModel(nn.Module):
     def host(self) -> Host:
         """What a plan must know of this model."""
         raise NotImplementedError
+
+    def preprocessing(self) -> Preprocessing:
+        """What is made of a video by default: that of the architecture, at its size."""
+        size = self.size[0] if self.size[0] == self.size[1] else self.size
+        return Preprocessing(frames=self.frames, size=size, **self.normalisation)
 
     def set_plan(self, plan: Plan) -> None:
         """Use these selectors from now on. Raises SelectionError if they cannot be right on the declared clip."""

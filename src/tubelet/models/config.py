@@ -11,6 +11,7 @@ from tubelet.models.fields import (
     COUNT_OR_0,
     GRID,
     LABELS,
+    NOT_NEGATIVE,
     NULL,
     NUMBER,
     POSITIVE,
@@ -35,17 +36,28 @@ FIELDS = {
 }  # fmt: skip
 PREPROCESSING = {
     "frames": COUNT, "stride": COUNT, "size": SIZE, "mean": row(NUMBER, 3), "std": row(POSITIVE, 3),
-    "sampling": one_of(("uniform", "dense", "k400", "ssv2")),
+    "sampling": one_of(("uniform", "dense", "k400", "ssv2", "keyframe")),
 }  # fmt: skip
 # Of the models' constructors; load_model's are checked by it too.
 ARGUMENTS = {
-    "frames": COUNT, "size": SIZE, "num_classes": COUNT_OR_0, "dim": COUNT, "depth": COUNT, "heads": COUNT,
+    "frames": COUNT, "size": SIZE, "num_classes": COUNT_OR_0, "dim": COUNT, "depth": COUNT,
+    "heads": either(COUNT, any_of(COUNT)), "depths": any_of(COUNT), "window_size": row(COUNT, 3), "window": TEXT,
+    "patch_norm": SWITCH,
     "mlp_ratio": POSITIVE, "patch_size": COUNT, "tubelet_size": COUNT, "qkv_bias": SWITCH, "positions": TEXT,
     "position_grid": GRID, "class_token": SWITCH, "pool": TEXT, "layer_scale": either(NUMBER, NULL),
     "drop_path": SHARE, "dropout": SHARE, "eps": POSITIVE, "fc_norm_eps": either(POSITIVE, NULL),
+    "patch_kernel": row(COUNT, 3), "patch_stride": row(COUNT, 3), "patch_padding": row(COUNT_OR_0, 3),
+    "dim_mul": any_of(row(NOT_NEGATIVE, 2)), "head_mul": any_of(row(NOT_NEGATIVE, 2)), "pool_kernel": row(COUNT, 3),
+    "pool_q_stride": any_of(row(COUNT_OR_0, 4)), "pool_kv_stride": row(COUNT, 3), "unpooled_kv": any_of(COUNT_OR_0),
+    "norm_stem": SWITCH, "pool_eps": POSITIVE,
     "mixing": TEXT, "mixing_div": COUNT, "mixing_layers": either(any_of(COUNT_OR_0), NULL),
     "segment_length": either(COUNT, NULL), "temporal_rule": TEXT, "frame_shift": TEXT, "temporal_depth": COUNT,
     "temporal_heads": either(COUNT, NULL), "temporal_mlp_ratio": POSITIVE, "head_dim": either(COUNT, NULL),
+    # of detectors
+    "taps": either(row(COUNT_OR_0, 4), NULL), "width": COUNT, "proposals": COUNT, "proposal_heads": COUNT,
+    "attention_heads": COUNT, "hidden": COUNT, "dynamic": COUNT, "decoder_dim": COUNT, "decoder_depth": COUNT,
+    "decoder_heads": COUNT, "action_dim": COUNT, "roi_extension": row(NUMBER, 2), "restoration": TEXT,
+    "resize_when": TEXT,
 }  # fmt: skip
 
 
@@ -100,4 +112,4 @@ class ModelConfig:
 
 
 def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+    return tuple(map(_tuple, value)) if isinstance(value, list) else value

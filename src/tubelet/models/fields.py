@@ -54,6 +54,7 @@ def _is_labels(value: Any) -> bool:
 
 COUNT, COUNT_OR_0 = whole(1), whole(0)
 NUMBER = Kind("a number", _is_number)
+NOT_NEGATIVE = Kind("a number from 0 on", lambda v: _is_number(v) and v >= 0)
 POSITIVE = Kind("a number above 0", lambda v: _is_number(v) and v > 0)
 SHARE = Kind("a number from 0 to below 1", lambda v: _is_number(v) and 0 <= v < 1)
 SWITCH = Kind("true or false", lambda v: isinstance(v, bool))

@@ -14,6 +14,12 @@ from torch import Tensor
 from tubelet.errors import TubeletError
 from tubelet.models.base import VideoModel
 from tubelet.models.config import ModelConfig, Preprocessing
+from tubelet.models.evad import EVAD
+from tubelet.models.evad import SIZES as EVAD_SIZES
+from tubelet.models.mvit import SIZES as MVIT_SIZES
+from tubelet.models.mvit import MViT
+from tubelet.models.video_swin import SIZES as SWIN_SIZES
+from tubelet.models.video_swin import VideoSwin
 from tubelet.models.vit import SIZES as VIT_SIZES
 from tubelet.models.vit import ViT
 from tubelet.models.xvit import SIZES as XVIT_SIZES
@@ -21,11 +27,16 @@ from tubelet.models.xvit import XViT
 from tubelet.selection.plan import Kept
 from tubelet.selection.registry import build_plan
 
-ARCHITECTURES: dict[str, type[VideoModel]] = {"vit": ViT, "xvit": XViT}
-MODELS: dict[str, tuple[str, dict[str, Any]]] = {
-    **{name: ("vit", sizes) for name, sizes in VIT_SIZES.items()},
-    **{name: ("xvit", sizes) for name, sizes in XVIT_SIZES.items()},
+# architecture: its builder, and the named sizes of it
+BUILDERS: dict[str, tuple[type[VideoModel], dict[str, dict[str, Any]]]] = {
+    "vit": (ViT, VIT_SIZES),
+    "mvit": (MViT, MVIT_SIZES),
+    "video_swin": (VideoSwin, SWIN_SIZES),
+    "xvit": (XViT, XVIT_SIZES),
+    "evad": (EVAD, EVAD_SIZES),
 }
+ARCHITECTURES = {name: builder for name, (builder, _) in BUILDERS.items()}
+MODELS = {model: (name, sizes[model]) for name, (_, sizes) in BUILDERS.items() for model in sizes}
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -62,12 +73,13 @@ def build_model(config: ModelConfig) -> VideoModel:
         raise TubeletError(f"{config.model} has no argument {unknown[0]!r}; its arguments are {', '.join(known)}")
     arguments = dict(config.arguments)
     if config.position_grid is not None:
+        if "position_grid" not in known:
+            raise TubeletError(f"{config.model} has no table of positions, so no position_grid {config.position_grid}")
         arguments["position_grid"] = config.position_grid
     model = builder(**arguments)
-    config.position_grid = (*model.position_grid,)
+    config.position_grid = (*model.position_grid,) if model.position_grid else None
     if config.preprocessing == Preprocessing():  # none was given: that of the architecture at its size
-        size = model.size[0] if model.size[0] == model.size[1] else model.size
-        config.preprocessing = Preprocessing(frames=model.frames, size=size, **model.preprocessing)
+        config.preprocessing = model.preprocessing()
     model.config = config
     set_selection(model, config.select)
     return model.eval()

@@ -125,7 +125,7 @@ class ViT(VideoModel):
         self.patch_size, self.tubelet_size = patch_size, tubelet_size
         self.dim, self.depth, self.pool, self.num_classes = dim, depth, pool, num_classes
         self.grid = self.grid_of(frames, *self.size)
-        self.position_grid = Grid(*position_grid) if position_grid else self.grid
+        self.position_grid: Grid = Grid(*position_grid) if position_grid else self.grid
 
         self.patch_embed = TubeletEmbed(dim, tubelet_size, patch_size)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim)) if class_token else None
@@ -149,6 +149,8 @@ class ViT(VideoModel):
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(dim, num_classes) if num_classes else None
         self.apply(init_linear)
+        if self.head is not None:
+            nn.init.trunc_normal_(self.head.weight, std=0.02)
         self.plan = Plan()
         self.set_plan(plan or Plan())
 
@@ -166,6 +168,7 @@ class ViT(VideoModel):
         """The tokens that are left after the last block."""
         tokens = self.embed(clip)
         schedule = self.plan.schedule(tokens.source)
+        tokens = schedule.begin(tokens, clip)
         for i, block in enumerate(self.blocks):
             tokens = schedule.apply("before", i, tokens, record)
             tokens = block(tokens, schedule.ask(i, tokens), schedule.inside(i, record))
@@ -199,7 +202,7 @@ class ViT(VideoModel):
     def host(self) -> Host:
         """What a plan must know of this model: any set of tokens may go on, if the head does not read a dropped one."""
         check = _refuse_first_token if self.pool == "first" and self.cls_token is None else takes_anything
-        return Host("ViT", (self.dim,) * self.depth, self.cls_token is not None, check)
+        return Host("ViT", (self.dim,) * self.depth, self.cls_token is not None, check, pixels=True)
 
 
 def _refuse_first_token(block: int, layout: Layout) -> None:

@@ -104,7 +104,7 @@ class XViT(VideoModel):
             temporal_mlp_ratio, then a layer of head_dim (None: dim) before the classifier; or "average" of the frames.
     """
 
-    preprocessing: ClassVar[dict[str, Any]] = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+    normalisation: ClassVar[dict[str, Any]] = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 
     def __init__(
         self,
@@ -156,7 +156,7 @@ class XViT(VideoModel):
         self.patch_size, self.dim, self.depth, self.num_classes = patch_size, dim, depth, num_classes
         self.segment_length, self.temporal_rule, self.frame_shift = segment_length, temporal_rule, frame_shift
         self.grid = self.grid_of(frames, *self.size)
-        self.position_grid = Grid(*position_grid) if position_grid else self.grid
+        self.position_grid: Grid = Grid(*position_grid) if position_grid else self.grid
 
         self.patch_embed = PatchEmbed(dim, patch_size)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))

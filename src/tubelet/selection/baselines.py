@@ -1,6 +1,7 @@
 """What a method must beat: random, uniform and attention, under the budgets of any method and at its places.
 
 T and S stand before a block (as STTS's), keep before a block, r after STA's blocks in STA's groups.
+On a detector keep acts as keyframe's: inside the block, beside the key slab, with its counts.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import math
 import re
 from abc import abstractmethod
 from collections.abc import Callable
+from fractions import Fraction
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +19,7 @@ from torch import Tensor
 from tubelet.errors import SpecError
 from tubelet.selection import budgets
 from tubelet.selection.core import Layout, Selection, Tokens
+from tubelet.selection.keyframe import beside_key, key_slab, left_beside_key, pick_beside_key, placed_steps, products
 from tubelet.selection.plan import Host, Placed, Selector
 from tubelet.selection.registry import Method
 from tubelet.selection.spec import Budget, Term
@@ -24,12 +27,22 @@ from tubelet.selection.sta import schedule_places, scheduled
 
 
 class Baseline(Selector):
-    """A step of any budget; how it chooses is for the subclasses to say."""
+    """A step of any budget; how it chooses is for the subclasses to say.
 
-    def __init__(self, budget: Budget, schedule: tuple[int, ...] = (), groups: int = 1, seed: int = 0) -> None:
+    `so_far`: on a detector, the product of the shares up to this one; the step then acts beside the key slab.
+    """
+
+    def __init__(
+        self,
+        budget: Budget,
+        schedule: tuple[int, ...] = (),
+        groups: int = 1,
+        seed: int = 0,
+        so_far: Fraction | None = None,
+    ) -> None:
         super().__init__()
-        self.budget, self.schedule, self.groups, self.seed = budget, schedule, groups, seed
-        self.place = "after" if budget.kind == "r" else "before"
+        self.budget, self.schedule, self.groups, self.seed, self.so_far = budget, schedule, groups, seed, so_far
+        self.place = "after" if budget.kind == "r" else "before" if so_far is None else "inside"
 
     def extra_repr(self) -> str:
         return f"budget={self.budget}"
@@ -43,6 +56,8 @@ class Baseline(Selector):
         if kind == "r":
             return scheduled(layout, start, amount, self.schedule, self.groups, self.name)
         assert isinstance(amount, float)
+        if self.so_far is not None:
+            return left_beside_key(layout, start, amount, self.so_far, self.name)
         return budgets.tokens_left(layout, amount, self.name)
 
 
@@ -53,6 +68,10 @@ class Uniform(Baseline):
 
     def forward(self, tokens: Tokens, left: Layout) -> Selection:
         batch, device, entered = tokens.x.shape[0], tokens.x.device, tokens.layout
+        if self.so_far is not None:
+            slab = key_slab(entered, self.name)
+            others = evenly(left.tokens - len(slab), entered.tokens - len(slab), device)
+            return Selection(beside_key(others.expand(batch, -1), slab), left)
         if self.budget.kind == "S":
             assert entered.grid and left.grid
             corner = torch.ones(batch, entered.grid.t, dtype=torch.long, device=device)
@@ -82,6 +101,8 @@ class Scored(Baseline):
             return budgets.pick_regions(self.region_scores(tokens, left), entered, left)
         if kind == "r":
             return budgets.pick_in_groups(self.token_scores(tokens), left)
+        if self.so_far is not None:
+            return pick_beside_key(self.token_scores(tokens), entered, left, self.name)
         return budgets.pick_tokens(self.token_scores(tokens), left)
 
     @abstractmethod
@@ -180,11 +201,19 @@ def build_with(kind: type[Baseline]) -> Callable[[Term, Host], list[Placed]]:
                 for i, block in enumerate(places):
                     placed.append(Placed(block, kind(step.budget, groups, groups[i], draw + i), schedule=number))
                 continue
+            if step.budget.kind == "keep" and host.key_frame:
+                continue
             if not step.places:
                 raise SpecError(
                     f"{term}: say before which block {step.budget} acts, such as {term.name}:{step.budget}@4"
                 )
-            placed += [Placed(block, kind(step.budget, seed=draw + block), schedule=number) for block in step.places]
+            blocks = step.places if step.budget.kind == "keep" else [host.before(place) for place in step.places]
+            placed += [Placed(block, kind(step.budget, seed=draw + block), schedule=number) for block in blocks]
+        if host.key_frame:
+            steps = tuple(step for step in term.steps if step.budget.kind == "keep")
+            for block, share, so_far in products(placed_steps(steps, host, term)):
+                step_seed = int(seed) * 1009 + block
+                placed.append(Placed(block, kind(Budget("keep", share), seed=step_seed, so_far=so_far), schedule="key"))
         return sorted(placed, key=_frames_first)
 
     return build
@@ -201,7 +230,7 @@ def _method(kind: type[Baseline], summary: str, **options: str) -> Method:
         name=kind.name,
         summary=summary,
         budgets=("T", "S", "keep", "r"),
-        places="T, S, keep: before the blocks named; r: after blocks 0, depth/3, 2 depth/3",
+        places="T, S, keep: before the blocks named (keep on a detector: as keyframe); r: as sta",
         options={**options, "groups": "8/4/2, with r"},
         build=build_with(kind),
     )

@@ -47,7 +47,7 @@ class Merge(Selector):
 
     def leaves(self, layout: Layout, start: Layout) -> Layout:
         joined = min(self.r, layout.tokens // 2)  # at most every seeker, as published
-        return Layout(layout.tokens - joined, segments=1) if joined else layout
+        return Layout(layout.tokens - joined, segments=1, merged=True) if joined else layout
 
     def forward(self, tokens: Tokens, left: Layout) -> MergeSelection:
         keys = tokens.keys

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from tubelet.errors import SelectionError
-from tubelet.selection.core import NOTHING, Ask, Grid, Layout, Selection, Tokens
+from tubelet.selection.core import NOTHING, Ask, Grid, Layout, Selection, Signals, Tokens, pixel_change
 
 Place = Literal["before", "inside", "after"]
 PLACES: tuple[Place, ...] = ("before", "inside", "after")
@@ -29,12 +29,21 @@ class Selector(nn.Module):
     place: Place = "before"  # of a block; "inside" is between the attention's residual and the MLP
     reads_keys = False
     reads_attention = False
+    reads_sharpness = False
+    reads_pixels = False  # `tokens.change`, which is there before block 0 alone
     weighs_queries = False  # whether the attention it reads counts queries by `query_weight`
+    counts_from_input = False  # its budget follows from the input's grid: `start` in `leaves` is then that
+
+    @property
+    def reads_block(self) -> bool:
+        """Whether it reads what a block tells about its attention."""
+        return self.reads_keys or self.reads_attention or self.reads_sharpness
 
     def leaves(self, layout: Layout, start: Layout) -> Layout:
         """What is left of `layout`; the same layout if nothing is dropped.
 
-        `start` is what entered the first step of the same selector, for budgets that are a share of that.
+        `start` is what entered the first step of the same selector, for budgets that are a share of that (or the input
+        of the model, with `counts_from_input`).
         Raises SelectionError where the step cannot be right.
         """
         raise NotImplementedError
@@ -73,11 +82,34 @@ class Host:
     class_token: bool = False
     check: Callable[[int, Layout], None] = takes_anything  # raises SelectionError: this cannot go on
     arriving: Callable[[int, Place, Layout], Layout] = pools_nothing  # what the model's own pooling leaves at a place
+    stages: tuple[int, ...] = ()  # first block of each, where T and S budgets stand before stages instead of blocks
+    refills: tuple[int, ...] = ()  # blocks before which the last whole grid stands again, what was dropped included
+    nominal_strides: tuple[int, ...] = ()  # by which published budgets divide a frame's side at each block; () is 1
     step: Callable[[int, Layout, Layout], None] = goes_anywhere  # raises SelectionError: this cannot follow that
+    key_frame: bool = False  # a detector, which needs the whole key slab: `keep=` of any selector acts beside it
+    pixels: bool = False  # whether its forward pass calls `Schedule.begin`
 
     @property
     def depth(self) -> int:
         return len(self.widths)
+
+    def before(self, place: int) -> int:
+        """The block before which a T or S budget at `place` stands."""
+        if not self.stages:
+            return place
+        if place >= len(self.stages):
+            raise SelectionError(
+                f"stage {place} does not exist; T and S budgets stand before stages, and {self.name} has stages 0 to "
+                f"{len(self.stages) - 1}"
+            )
+        return self.stages[place]
+
+    @property
+    def longest(self) -> tuple[int, int]:
+        """First block and number of blocks of the longest run that works on one grid."""
+        starts = (*(self.stages or (0,)), self.depth)
+        runs = [(a, b - a) for a, b in zip(starts, starts[1:], strict=False)]
+        return max(runs, key=lambda run: run[1])
 
 
 @dataclass(frozen=True)
@@ -100,10 +132,14 @@ class Kept:
     position: Tensor  # (B, K) flat positions, in the order the model holds them
     owner: Tensor  # (B, grid tokens): index of the token that now holds each input token, -1 where none does
     scores: Tensor | None
+    cells: bool = False  # the model has pooled: a token stands for all of the input's tokens in its cell
+    score_map: Tensor | None = None  # (B, t, h, w) from 0 to 1 of a learned scorer; NaN where nothing entered the step
 
     @property
     def mask(self) -> Tensor:
-        """(B, t, h, w) bool: the input tokens that still stand in the sequence."""
+        """(B, t, h, w) bool: the input tokens that still stand in the sequence, or that a pooled one stands for."""
+        if self.cells:
+            return (self.owner >= 0).view(-1, *self.grid)
         flat = torch.zeros(self.owner.shape, dtype=torch.bool, device=self.owner.device)
         return flat.scatter(1, self.position, True).view(-1, *self.grid)
 
@@ -124,21 +160,34 @@ class Schedule:
         self.entering = entering  # patch tokens entering each block, before a drop inside it
         self.parts = parts  # in time, that they form: `segments` of their layout
         self.leaving = leaving
-        self.reads: dict[int, tuple[bool, bool, list[Selector]]] = {}  # block: keys, attention, by whom
+        self.reads: dict[int, list[Selector]] = {}  # block: who reads what it tells
         for block in range(len(entering)):
             readers = [a.selector for place in PLACES[1:] for a in actions.get((place, block), [])]
             readers += [a.selector for a in actions.get(("before", block + 1), [])]
-            keys, attention = any(s.reads_keys for s in readers), any(s.reads_attention for s in readers)
-            if keys or attention:
-                self.reads[block] = (keys, attention, readers)
+            if any(s.reads_block for s in readers):
+                self.reads[block] = readers
+        first = actions.get(("before", 0), [])
+        self.reads_pixels = any(a.selector.reads_pixels for a in first)
+
+    def begin(self, tokens: Tokens, clip: Tensor) -> Tokens:
+        """Before the loop over blocks: `tokens` of a clip, with what the selectors at block 0 read of its pixels."""
+        if not self.reads_pixels:
+            return tokens
+        with full_precision(clip.device.type):
+            return replace(tokens, signals=Signals(change=pixel_change(clip, tokens.source)))
 
     def ask(self, block: int, tokens: Tokens) -> Ask:
         """What `block` has to tell about its attention."""
         if block not in self.reads:
             return NOTHING
-        keys, attention, readers = self.reads[block]
+        readers = self.reads[block]
         weighing = [s for s in readers if s.weighs_queries]  # one at most, see Plan
-        return Ask(keys, attention, weighing[0].query_weight(tokens) if weighing else None)
+        return Ask(
+            keys=any(s.reads_keys for s in readers),
+            attention=any(s.reads_attention for s in readers),
+            query_weight=weighing[0].query_weight(tokens) if weighing else None,
+            sharpness=any(s.reads_sharpness for s in readers),
+        )
 
     def apply(self, place: Place, block: int, tokens: Tokens, record: list[Kept] | None = None) -> Tokens:
         for action in self.actions.get((place, block), ()):
@@ -147,13 +196,16 @@ class Schedule:
                 tokens = tokens.traced()
             with marked("tubelet.choose"), full_precision(tokens.x.device.type):
                 selection = selector(tokens, action.left)
+            entered = tokens
             with marked("tubelet.apply"):
                 tokens = selection.apply(tokens)
             if record is not None:
                 assert tokens.owner is not None
                 scores = None if selection.scores is None else selection.scores.detach()
-                kept = Kept(selector.name, place, block, tokens.source, tokens.positions(), tokens.owner, scores)
-                record.append(kept)
+                shown = selection.score_map(entered)
+                shown = None if shown is None else shown.detach().view(-1, *tokens.source)
+                where = (selector.name, place, block, tokens.source)
+                record.append(Kept(*where, tokens.positions(), tokens.owner, scores, tokens.cells, shown))
         return tokens
 
     def inside(self, block: int, record: list[Kept] | None = None) -> Callable[[Tokens], Tokens] | None:
@@ -192,12 +244,15 @@ class Plan(nn.Module):
             raise SelectionError(
                 f"{name}: block {p.block} does not exist; {self.host.name} has blocks 0 to {depth - 1}"
             )
-        reads = p.selector.reads_attention or p.selector.reads_keys
-        if p.selector.place == "before" and reads and p.block == 0:
+        if p.selector.reads_pixels and not self.host.pixels:
+            raise SelectionError(f"{name}: {self.host.name} does not hand on the pixels of a clip, which it reads")
+        if p.selector.reads_pixels and (p.selector.place, p.block) != ("before", 0):
+            raise SelectionError(f"{name}: pixels are compared before block 0 alone; place it there, not at {p.block}")
+        if p.selector.place == "before" and p.selector.reads_block and p.block == 0:
             raise SelectionError(f"{name}: no attention has been formed before block 0; place it at 1 to {depth - 1}")
 
     def _make(self, grid: Grid) -> Schedule:
-        layout = Layout.dense(grid)
+        layout = dense = whole = Layout.dense(grid)
         actions: dict[tuple[Place, int], list[Action]] = {}
         entering: list[int] = []
         parts: list[int] = []
@@ -209,11 +264,15 @@ class Plan(nn.Module):
                 if place == "inside":
                     entering.append(layout.tokens)
                     parts.append(layout.segments)
+                if place == "before" and block in host.refills:
+                    layout = whole
                 layout = host.arriving(block, place, layout)
+                whole = layout if layout.grid else whole
                 for p in self.placed:
                     if p.block != block or p.selector.place != place:
                         continue
-                    left = p.selector.leaves(layout, starts.setdefault(p.schedule, layout))
+                    start = starts.setdefault(p.schedule, layout)
+                    left = p.selector.leaves(layout, dense if p.selector.counts_from_input else start)
                     if left == layout:  # keeps everything: no step at all, so the dense code runs
                         continue
                     if left.tokens < 1:
@@ -227,13 +286,14 @@ class Plan(nn.Module):
                     host.step(block, layout, left)
                     actions.setdefault((place, block), []).append(Action(p.selector, left))
                     layout = left
+                    whole = layout if layout.grid else whole
         schedule = Schedule(actions, entering, layout, parts)
         self._check_readers(schedule)
         return schedule
 
     def _check_readers(self, schedule: Schedule) -> None:
         """One attention a block: whoever weighs its queries must be the only one to read it."""
-        for block, (_, _, readers) in schedule.reads.items():
+        for block, readers in schedule.reads.items():
             attentive = [s for s in readers if s.reads_attention]
             for s in attentive:
                 if not s.weighs_queries:

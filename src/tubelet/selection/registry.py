@@ -18,7 +18,7 @@ FORMS = {
     "keep": "keep=0.5 (share of tokens)",
     "r": "r=48 (tokens removed)",
 }
-MODULES = ("sta", "merge", "baselines")  # each holds METHOD or METHODS
+MODULES = ("sta", "stts", "gumbel", "keyframe", "merge", "rlt", "tldr", "baselines")  # each holds METHOD or METHODS
 
 
 @dataclass(frozen=True)

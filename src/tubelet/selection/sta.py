@@ -146,7 +146,10 @@ def scheduled(
 
 
 def schedule_places(term: Term, host: Host) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Blocks and groups of STA's schedule as a term gives them: by default 0, depth/3, 2 depth/3 and 8/4/2."""
+    """Blocks and groups of STA's schedule as a term gives them: by default 0, depth/3, 2 depth/3 and 8/4/2.
+
+    In a model of stages these are the thirds of its longest stage, since what is dropped comes back between stages.
+    """
     step = term.steps[0]
     groups: tuple[int, ...] = GROUPS
     if (given := term.option("groups")) is not None:
@@ -155,9 +158,10 @@ def schedule_places(term: Term, host: Host) -> tuple[tuple[int, ...], tuple[int,
         groups = tuple(int(g) for g in given.split("/"))
     places = step.places
     if not places:
-        places = tuple(i * host.depth // 3 for i in range(3))
+        first, depth = host.longest
+        places = tuple(first + i * depth // 3 for i in range(3))
         if len(set(places)) < 3:
-            raise SelectionError(f"{term}: the steps after blocks {places} collide in a model of {host.depth} blocks")
+            raise SelectionError(f"{term}: the steps after blocks {places} collide in {depth} blocks; say which blocks")
     if len(groups) != len(places):
         raise SpecError(f"{term}: {len(groups)} groups for {len(places)} places; give one group count a place")
     if any(a % b for a, b in zip(groups, groups[1:], strict=False)):

@@ -16,7 +16,11 @@ TEXT = (235, 238, 242)
 FAINT = (150, 158, 170)
 DROPPED = 0.28  # brightness that a dropped token keeps; its colours go to grey
 LINE = 0.85  # brightness of the lines between cells
-EDGE = 0.3  # how far the lines around what is kept are on the way to white
+EDGE = 0.3  # how far the lines around what is kept are on the way to white,
+SMALL = 8  # and where cells have fewer pixels than this: no lines between cells then,
+CLEAR_EDGE = 0.85  # and clear ones around what is kept
+SCALE = ((40, 15, 80), (140, 40, 110), (225, 90, 75), (250, 170, 70), (252, 250, 190))  # of scores, from 0 to 1
+TINT = 0.75  # how far a pixel is on the way to the colour of its score
 MARGIN = 8
 TEXT_SCALE = 2
 LINE_HEIGHT = font.HEIGHT * TEXT_SCALE + 6
@@ -37,8 +41,24 @@ def shade(frames: Tensor, mask: Tensor) -> Tensor:
         lines = torch.arange(0, length, length // cells)[1:]
         pixels = shaded.index_select(axis, lines)
         ends = kept.index_select(axis, lines) != kept.index_select(axis, lines - 1)
-        shaded.index_copy_(axis, lines, torch.where(ends, pixels + EDGE * (255 - pixels), LINE * pixels))
+        edge, line = (CLEAR_EDGE, 1.0) if length // cells < SMALL else (EDGE, LINE)
+        shaded.index_copy_(axis, lines, torch.where(ends, pixels + edge * (255 - pixels), line * pixels))
     return shaded.round().to(torch.uint8)
+
+
+def tint(frames: Tensor, scores: Tensor) -> Tensor:
+    """Frames in grey, coloured by scores from 0 (dark) to 1 (light); where there is none (NaN), dim.
+
+    frames: (T, H, W, 3); scores: (t, h, w), T, H and W being multiples of it.
+    """
+    values = _enlarged(scores.float(), frames.shape[:3])[..., None]  # (T, H, W, 1)
+    scale = torch.tensor(SCALE, dtype=torch.float32)
+    place = values.nan_to_num().clamp(0, 1) * (len(scale) - 1)
+    low = place.floor().clamp(max=len(scale) - 2)
+    colour = torch.lerp(scale[low.long()[..., 0]], scale[low.long()[..., 0] + 1], place - low)
+    grey = (frames.float() @ torch.tensor([0.299, 0.587, 0.114]))[..., None]
+    dim = DROPPED * grey + (1 - DROPPED) * 0.6 * torch.tensor(BACKGROUND)
+    return torch.where(values.isnan(), dim, TINT * colour + (1 - TINT) * grey).round().to(torch.uint8)
 
 
 def captioned(frames: Tensor, lines: Sequence[str], left: int = 0, first: Colour = TEXT) -> Tensor:

@@ -40,12 +40,14 @@ class Step:
     total: int
     mask: Tensor  # (t, h, w) bool
     merged: bool  # tokens that do not stand went into others
+    scores: Tensor | None = None  # (t, h, w) from 0 to 1, of a learned scorer; NaN where no token entered
 
     @classmethod
     def of(cls, step: Kept) -> Step:
         mask = step.mask[0].cpu()
         merged = bool((step.owner[0].cpu() >= 0).sum() > mask.sum())
-        return cls(step.name, step.place, step.block, int(mask.sum()), mask.numel(), mask, merged)
+        scores = None if step.score_map is None else step.score_map[0].cpu()
+        return cls(step.name, step.place, step.block, int(mask.sum()), mask.numel(), mask, merged, scores)
 
     @property
     def where(self) -> str:
@@ -77,6 +79,8 @@ def visualize(
     model: VideoModel, path: str | Path, out: str | Path, *, name: str | None = None, backend: str = "auto"
 ) -> Drawing:
     """Draw which tokens of a video the model's selection keeps: bright as they are, dropped ones dim and grey.
+
+    Beside each step of a learned selector stand the scores it chose by.
 
     Args:
         model: with a selection.
@@ -124,6 +128,8 @@ def animation(frames: Tensor, steps: Sequence[Step], title: Sequence[str]) -> Te
     panels = [draw.captioned(frames, ["input", f"grid {grid}", f"{steps[0].total} tokens"])]
     for step in steps:
         panels.append(draw.captioned(draw.shade(frames, step.mask), [step.name, step.where, step.left]))
+        if step.scores is not None:
+            panels.append(draw.captioned(draw.tint(frames, step.scores), ["scores", step.where, "dark 0, light 1"]))
     return _titled(draw.tile(panels, min(len(panels), PANELS_A_ROW)), steps, title)
 
 
@@ -135,6 +141,9 @@ def contact_sheet(frames: Tensor, steps: Sequence[Step], title: Sequence[str], t
     clock = [draw.captioned(frames[i : i + 1, :0], [f"{times[i]:.2f} s"], first=draw.FAINT) for i in shown]
     rows = [draw.tile(clock, columns), _row(frames[shown], f"input: {steps[0].total} tokens")]
     for step in steps:
+        if step.scores is not None:
+            tinted = draw.tint(frames, step.scores)[shown]
+            rows.append(_row(tinted, f"scores {step.where}: dark 0, light 1"))
         rows.append(_row(draw.shade(frames, step.mask)[shown], f"{step.name} {step.where}: {step.left}"))
     return _titled(torch.cat(rows, dim=1), steps, title)
 

@@ -161,8 +161,9 @@ def test_options_that_cannot_be(folders):
     ]:
         with pytest.raises(TubeletError, match=words):
             opened(folders, **options)
-    with pytest.raises(TubeletError, match="scenes have 16 frames of 64 x 64, not 8 of 64"):
-        open_dataset("scenes", frames=8, size=64)
+    for options, words in [({"frames": 5}, "of them, not 5"), ({"size": 32}, "pictures of 64 x 64, not 32")]:
+        with pytest.raises(TubeletError, match=words):
+            open_dataset("scenes", **options)
 
 
 def test_scenes_are_a_data_set_like_others():

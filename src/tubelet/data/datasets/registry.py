@@ -15,7 +15,7 @@ from tubelet.data.datasets.formats import folder_splits, read_csv
 from tubelet.data.datasets.listing import Listing
 from tubelet.data.datasets.scenes import LEVELS, SceneClips
 from tubelet.data.datasets.videos import VideoClips, with_views
-from tubelet.data.scenes import FRAMES, SIZE
+from tubelet.data.scenes import SIZE
 from tubelet.data.transforms import Size, height_width
 from tubelet.errors import TubeletError
 
@@ -60,7 +60,7 @@ def open_dataset(
     root:    where the videos of a name lie; by default the folder of that name in $TUBELET_DATA. Of a csv: what its
              paths are relative to, by default its folder
     labels:  the class list, where it is not the data set's own: give that of training to what is tested
-    frames, size:  of a clip; size is 224 by default, and 64 of scenes, which have no other
+    frames, size:  of a clip; size is 224 by default, and 64 of scenes, which have no other (and 16 frames or a part)
     sampling, stride, clips, crops, flip:  by default those of the data set's protocol
     cache:   a folder for decoded clips, of `cache_limit` bytes (20 GiB)
     options: of `VideoClips` (area, side, augment, mean, std, backend) or `SceneClips` (length, fresh, curriculum)
@@ -71,11 +71,13 @@ def open_dataset(
     split = split or named_split
     try:
         if name in SCENES:
-            if frames != FRAMES or (size is not None and height_width(size) != (SIZE, SIZE)):
-                raise TubeletError(f"scenes have {FRAMES} frames of {SIZE} x {SIZE}, not {frames} of {size}")
+            if size is not None and height_width(size) != (SIZE, SIZE):
+                raise TubeletError(f"scenes are pictures of {SIZE} x {SIZE}, not {size}")
             options.setdefault("curriculum", train)
             options.setdefault("fresh", train)
-            return SceneClips(split or ("train" if train else "val"), level=SCENES[name], seed=seed, **options)
+            return SceneClips(
+                split or ("train" if train else "val"), level=SCENES[name], seed=seed, frames=frames, **options
+            )
         listing = find_listing(name, split, train=train, root=root, labels=labels)
         views = with_views(listing, sampling=sampling, stride=stride, clips=clips, crops=crops, flip=flip)
         if cache is not None and not isinstance(cache, FrameCache):

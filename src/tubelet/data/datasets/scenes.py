@@ -8,7 +8,18 @@ from pathlib import Path
 import numpy as np
 
 from tubelet.data.datasets.base import Key, Sample, as_key
-from tubelet.data.scenes import LABELS, LEVELS, MEAN, STD, TUBELET, Scene, curriculum_stage, make_scene, scene_settings
+from tubelet.data.scenes import (
+    FRAMES,
+    LABELS,
+    LEVELS,
+    MEAN,
+    STD,
+    TUBELET,
+    Scene,
+    curriculum_stage,
+    make_scene,
+    scene_settings,
+)
 from tubelet.data.write import write_video
 from tubelet.errors import TubeletError
 
@@ -23,6 +34,7 @@ class SceneClips:
     level:       "easy", "standard", "hard" or "table" (see `data.scenes.LEVELS`)
     length:      number of clips; by default 12000 of train, 1200 of val, 2400 of test
     fresh:       every epoch has clips of its own; the default in training. Otherwise all epochs are alike.
+    frames:      of a clip: 16, or every second of them (8), every fourth (4) ...
     tubelet:     frames, rows and columns of the tokens that the truth counts in
     curriculum:  the level is reached by way of easy scenes, by the `progress` of the key; the default in training
 
@@ -40,6 +52,7 @@ class SceneClips:
         seed: int = 0,
         fresh: bool | None = None,
         curriculum: bool | None = None,
+        frames: int = FRAMES,
         tubelet: tuple[int, int, int] = TUBELET,
     ) -> None:
         if split not in SPLITS:
@@ -47,7 +60,9 @@ class SceneClips:
         scene_settings(level)
         if length is not None and length < 1:
             raise TubeletError(f"a data set of scenes needs a length of at least 1, got {length}")
-        self.split, self.level, self.seed = split, level, seed
+        if frames < 1 or FRAMES % frames:
+            raise TubeletError(f"scenes have {FRAMES} frames, or every second, fourth ... of them, not {frames}")
+        self.split, self.level, self.seed, self.every = split, level, seed, FRAMES // frames
         self.length = length or LENGTHS[split]
         self.fresh = split == "train" if fresh is None else fresh
         self.curriculum = split == "train" if curriculum is None else curriculum
@@ -76,6 +91,8 @@ class SceneClips:
 
     def __getitem__(self, key: int | Key) -> Sample:
         key, scene = as_key(key), self.scene(key)
+        if self.every > 1:
+            scene = Scene(scene.frames[:: self.every].contiguous(), scene.target[:: self.every], scene.label)
         return Sample(scene.frames[None], scene.label, self.name(key.index), key.index, scene.truth(self.tubelet))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +25,14 @@ CACHED_SHARE = 4
 """A clip may take a quarter of the cache at most, and is not decoded as a whole otherwise."""
 
 
+@dataclass(frozen=True)
+class Seen:
+    """frames: of the file, those of each clip;  size: (height, width) of its pictures"""
+
+    frames: list[list[int]]
+    size: tuple[int, int]
+
+
 class VideoClips:
     """A `ClipDataset` of the videos of a listing.
 
@@ -36,6 +44,7 @@ class VideoClips:
     cache:   keeps decoded clips; the samples are the same with it as without (but for damaged files, of which it knows
              all frames that are lost)
     augment: takes the place of the random part and flip: (frames uint8 (T, H, W, 3), rng) -> uint8 (T, h, w, 3)
+    finish:  in training, what is done to each view after that: (uint8 (T, h, w, 3), rng) -> the same shape
     """
 
     def __init__(
@@ -51,6 +60,7 @@ class VideoClips:
         seed: int = 0,
         cache: FrameCache | None = None,
         augment: Callable[[Tensor, np.random.Generator], Tensor] | None = None,
+        finish: Callable[[Tensor, np.random.Generator], Tensor] | None = None,
         mean: tuple[float, float, float] = transforms.IMAGENET_MEAN,
         std: tuple[float, float, float] = transforms.IMAGENET_STD,
         backend: str = "auto",
@@ -66,6 +76,7 @@ class VideoClips:
         self.side = transforms.height_width(side or default)
         self.mean, self.std = mean, std
         self._augment = augment or partial(random_view, size=self.size, flip=self.views.flip, area=area)
+        self._finish = finish
         self._resize = partial(transforms.short_side, size=self.side)
         self._readable: dict[Path, list[int]] = {}  # of damaged files, which are decoded once to know it
         self._choose(range(1000), np.random.default_rng(0))  # so that wrong options are noticed here
@@ -96,10 +107,21 @@ class VideoClips:
             raise VideoError(reason if str(record.path) in reason else f"{record.path}: {reason}") from error
         if self.train:
             views = [self._augment(clip, rng) for clip in clips]
+            if self._finish is not None:
+                views = [self._finish(view, rng) for view in views]
         else:
             crops = [transforms.crops(clip, self.size, self.views.crops) for clip in clips]
             views = [crop for of_clip in crops for crop in of_clip]
         return Sample(torch.stack(views).contiguous(), record.label, record.name, key.index, warning=warning)
+
+    def seen(self, index: int) -> Seen:
+        """Where the test views of a clip come from, without decoding it. Of a damaged file: once it has been read."""
+        record = self.listing.records[index]
+        with open_video(record.path, backend=self.backend) as reader:
+            slots = self._slots(reader, record)
+            chosen = self._choose(slots, random_of(self.seed, Key(index)))
+            size = (reader.info.height, reader.info.width)
+        return Seen([[slots[slot] for slot in clip] for clip in chosen], size)
 
     def _choose(self, slots: Sequence[int], rng: np.random.Generator) -> list[list[int]]:
         """The slots of each clip."""

@@ -1,0 +1,190 @@
+"""Evaluate a model on labelled videos, dense and with each selection given, on the same clips.
+
+Intervals are 95 %; the difference is to the first row, with McNemar's exact p. Every video is kept as a row in --out,
+and what is there is not run again. CONFIG.yaml is that of a training (its out, data and val), instead of --model and
+--data. DATA is what check-data takes, or scenes, scenes_table, ... A --model may be repeated, to compare models.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tubelet.cli import options
+from tubelet.cli.output import Steps, in_runs, note, print_json, print_table
+from tubelet.errors import TubeletError
+
+if TYPE_CHECKING:
+    from tubelet.evaluation import Candidate
+
+EXAMPLE = "tubelet evaluate --model runs/mine --data data:val --select sta:keep=0.5 --select random:r=8 --out judged"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", nargs="?", metavar="CONFIG.yaml", help="of a training whose model is evaluated")
+    parser.add_argument("--model", action="append", metavar="PATH", help=f"{options.MODEL_HELP}; may be repeated")
+    parser.add_argument("--data", metavar="DATA", help="a folder, a csv, or a name such as jhmdb:split1_test")
+    root = "where the videos of a name or csv lie (default: the folder of that name in $TUBELET_DATA; that of the csv)"
+    parser.add_argument("--root", metavar="FOLDER", help=root)
+    select = "a selection such as sta:r=64; may be repeated (default: the one saved with the model)"
+    parser.add_argument("--select", action="append", default=[], metavar="SPEC", help=select)
+    views = "views to average: clips along time x crops, 1 or 3 (default: the model's)"
+    parser.add_argument("--views", type=options.views, metavar="CLIPSxCROPS", help=views)
+    out = "folder for rows, report.json, report.csv, curve.png (default: in that of CONFIG.yaml; else nothing is kept)"
+    parser.add_argument("--out", metavar="DIR", help=out)
+    parser.add_argument("--limit", type=options.whole(), metavar="N", help="so many videos, the same ones each time")
+    parser.add_argument(
+        "--truth",
+        choices=("box", "silhouette"),
+        help="of JHMDB: judge where a selection looks (scenes always are)",
+    )
+    by = "what intervals take as independent: source videos, told by file names (default), or every clip"
+    parser.add_argument("--by", choices=("source", "video"), default="source", help=by)
+    parser.add_argument("--no-timing", action="store_true", help="leave the measuring of milliseconds out")
+    parser.add_argument("--renew", action="store_true", help="replace rows in --out that belong to something else")
+    parser.add_argument("--strict", action="store_true", help="end at the first video that cannot be read")
+    parser.add_argument("--batch", type=options.whole(), default=8, metavar="B", help="views at once (default: 8)")
+    parser.add_argument(
+        "--workers", type=options.whole(0, 1024), default=0, metavar="N", help="processes that decode (default: 0)"
+    )
+    options.add_device(parser)
+    options.add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from tubelet.evaluation import table, write
+
+    models, data, given = what(args)
+    options.set_threads(args.threads)
+    out = Path(args.out) if args.out else None
+    if out is not None and out.exists() and not out.is_dir():
+        raise TubeletError(f"{out} is a file; a folder for the rows is needed")
+    candidates = [judged(args, model, data, given, out, several=len(models) > 1) for model in models]
+    rounds = 8 * len(models)
+    with Steps(0 if args.no_timing else rounds, "rounds of timing") as steps:
+        rows = table(
+            candidates,
+            data,
+            by=args.by,
+            timing=not args.no_timing,
+            device=args.device,
+            threads=args.threads or 1,
+            progress=lambda done, total: steps.reach(done),
+        )
+    if out is not None:
+        write(rows, out, note)
+    if args.json:
+        print_json(rows)
+    else:
+        show(rows)
+        if out is not None:
+            print(f"Kept in {out}: rows/, report.json, report.csv, curve.png")
+    return 0
+
+
+def what(args: argparse.Namespace) -> tuple[list[str], str, dict[str, Any]]:
+    """Models, data set and options of it, from a config or the command line."""
+    if args.config is None:
+        if not args.model or not args.data:
+            raise TubeletError("say what is evaluated: CONFIG.yaml of a training, or --model PATH and --data DATA")
+        return args.model, args.data, {}
+    from tubelet.training import read_config
+    from tubelet.training.config import ONLY_TRAINING
+
+    config = read_config(args.config)
+    folder = config.out
+    if folder is None or not (folder / "model.safetensors").exists():
+        where = f"{folder}: no model.safetensors there yet" if folder else f"{args.config} says no out"
+        raise TubeletError(f"{where}; a finished training has its own config.yaml in its folder, which says it")
+    args.out = args.out or str(folder / "evaluation")
+    section = config.val or config.data
+    data, given = section.name, {k: v for k, v in section.options.items() if config.val or k not in ONLY_TRAINING}
+    if args.data:  # another data set than that of the training
+        data, given = args.data, {}
+    return args.model or [str(folder)], data, given
+
+
+def judged(
+    args: argparse.Namespace, name: str, data: str, given: dict[str, Any], out: Path | None, *, several: bool
+) -> Candidate:
+    from tubelet.evaluation import Candidate, judge, open_for, protocol_of, views_of
+    from tubelet.inference import open_model
+
+    model = open_model(name, device=args.device)
+    saved = [model.config.select] if model.config.select != "none" else []
+    dataset = open_for(
+        model, data, **{"root": args.root, "views": args.views, "truth": args.truth, **given}
+    )  # fmt: skip
+    bar: list[Steps] = []
+
+    def begin(total: int) -> Any:
+        bar.append(Steps(total, f"videos, {name}").__enter__())
+        return bar[0].advance
+
+    try:
+        found = judge(
+            model,
+            dataset,
+            ["none", *(args.select or saved)],
+            data=data,
+            protocol=protocol_of(model, dataset),
+            out=None if out is None else out / "rows",
+            title=Path(name).name if several else "",
+            limit=args.limit,
+            batch=args.batch,
+            workers=args.workers,
+            renew=args.renew,
+            strict=args.strict,
+            note=lambda sentence: note(f"tubelet: {sentence}"),
+            begin=begin,
+        )
+    finally:
+        for one in bar:
+            one.__exit__(None, None, None)
+    return Candidate(name, model, found, views_of(dataset))
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """The table of accuracy and cost, and where the truth is known that of what was kept."""
+    first, several = rows[0], len({row["model"] for row in rows}) > 1
+    names = [f"{row['model']} {row['select']}" if several else row["select"] for row in rows]
+    timed = "ms_median" in first
+    header = ["selection", "top-1 %", "95 %", "top-5 %", "class %", "to the first", "95 %", "p", "GMACs", "a video"]
+    cells = []
+    for name, row in zip(names, rows, strict=True):
+        cells.append(
+            [
+                name,
+                f"{100 * row['top1']:.1f}",
+                _interval(row["top1_95"]),
+                f"{100 * row['top5']:.1f}",
+                f"{100 * row['mean_class']:.1f}",
+                "" if row["difference"] is None else f"{100 * row['difference']:+.1f}",
+                "" if row["difference"] is None else _interval(row["difference_95"], "+.1f"),
+                "" if row["p"] is None else f"{row['p']:.2g}",
+                f"{row['gmacs']:.3g}",
+                f"{row['gmacs_video']:.3g}",
+                *([f"{row['ms_median']:.1f}"] if timed else []),
+                in_runs(row["tokens"]),
+            ]
+        )
+    model = "" if several else f"{first['model']} on "
+    title = f"{model}{first['data']}: {first['videos']} videos, {first['views']} views"
+    if unreadable := max(row["unreadable"] for row in rows):
+        title += f"; {unreadable} more could not be read"
+    print_table("lrrrrrrrrr" + "r" * timed + "l", [*header, *(["ms"] if timed else []), "tokens"], cells, title)
+    known = [(name, row) for name, row in zip(names, rows, strict=True) if row["recall"] is not None]
+    if known:
+        print()
+        quality = [
+            [name, *(f"{100 * row[key]:.1f}" for key in ("kept", "recall", "precision", "random_precision"))]
+            for name, row in known
+        ]
+        title = "tokens left after the last step, of a view; at random the recall is the share that is kept"
+        print_table("lrrrr", ["selection", "kept %", "recall %", "precision %", "at random %"], quality, title)
+
+
+def _interval(pair: tuple[float, float], form: str = ".1f") -> str:
+    low, high = (format(100 * side, form) for side in pair)
+    return f"{low} to {high}"

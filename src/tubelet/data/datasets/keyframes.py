@@ -1,0 +1,270 @@
+"""Key frames with boxes and actions, for training detectors: JHMDB, UCF101-24, or one's own csv of boxes.
+
+In training a clip of each video around a key frame drawn anew each epoch from those with people, mirrored or not;
+otherwise the key frames are evenly spaced over the frames with people, the same each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tubelet.data import keyframe
+from tubelet.data.batches import Batch
+from tubelet.data.cache import FrameCache
+from tubelet.data.datasets import jhmdb, ucf24
+from tubelet.data.datasets.base import Key, Sample, as_key, random_of
+from tubelet.data.datasets.listing import Listing, Record, Views
+from tubelet.data.datasets.registry import data_root, split_name
+from tubelet.data.datasets.tubes import Tube, Tubes, read_boxes_csv, read_jhmdb_tubes, read_ucf24_tubes
+from tubelet.data.sampling import around
+from tubelet.data.video import open_video
+from tubelet.errors import TubeletError, VideoError
+
+MEAN, STD = (0.45, 0.45, 0.45), (0.225, 0.225, 0.225)
+
+
+@dataclass(frozen=True)
+class KeyframeSample(Sample):
+    """A clip around a key frame: `clips` (1, T, h, w, 3), whole pictures in their own proportions.
+
+    boxes:    float32 (n, 4), the people of the key frame in pixels of the clip;  actions: float32 (n, classes), 1 or 0
+    frame:    number of the key frame in the video
+    """
+
+    boxes: Tensor = field(default_factory=lambda: torch.zeros(0, 4))
+    actions: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
+    frame: int = 0
+
+
+@dataclass
+class KeyframeBatch(Batch):
+    """Clips (B, 1, T, H, W, 3) of the largest height and width, the others filled up below and on the right.
+
+    boxes, actions: see KeyframeSample, one of each a clip;  sizes: int64 (B, 2), height and width without the filling
+    """
+
+    boxes: list[Tensor] = field(default_factory=list)
+    actions: list[Tensor] = field(default_factory=list)
+    sizes: Tensor = field(default_factory=lambda: torch.zeros(0, 2, dtype=torch.long))
+    frames: list[int] = field(default_factory=list)
+
+    def pin_memory(self) -> KeyframeBatch:
+        return replace(self, clips=self.clips.pin_memory())
+
+    def input(self, mean: Sequence[float], std: Sequence[float], device: torch.device | str = "cpu") -> Tensor:
+        """float32 (B, 3, T, H, W): normalised, the filling 0."""
+        clips = super().input(mean, std, device)
+        for clip, (height, width) in zip(clips, self.sizes.tolist(), strict=True):
+            clip[:, :, height:] = 0
+            clip[:, :, :, width:] = 0
+        return clips
+
+
+def collate_keyframes(samples: Sequence[KeyframeSample], bad: Mapping[str, str] | None = None) -> KeyframeBatch:
+    """Samples of one number of frames and of any sizes -> a batch."""
+    sizes = torch.tensor([sample.clips.shape[2:4] for sample in samples])
+    height, width = sizes.amax(dim=0).tolist()
+    clips = samples[0].clips.new_zeros(len(samples), *samples[0].clips.shape[:2], height, width, 3)
+    for clip, sample in zip(clips, samples, strict=True):
+        clip[:, :, : sample.clips.shape[2], : sample.clips.shape[3]] = sample.clips
+    return KeyframeBatch(
+        clips=clips,
+        labels=torch.tensor([sample.label for sample in samples]),
+        names=[sample.name for sample in samples],
+        indices=[sample.index for sample in samples],
+        bad=dict(bad or {}),
+        warnings={sample.name: sample.warning for sample in samples if sample.warning},
+        boxes=[sample.boxes for sample in samples],
+        actions=[sample.actions for sample in samples],
+        sizes=sizes,
+        frames=[sample.frame for sample in samples],
+    )
+
+
+class KeyframeClips:
+    """A `ClipDataset` of key frames.
+
+    train:      a key frame of each video, drawn by (seed, epoch, index); otherwise `per_video` evenly spaced ones
+    frames, stride:  of a clip;  short: pixels of the short side, the long one has at most `longest`
+    flip:       whether training may mirror clips
+    cache:      keeps decoded and resized videos; the samples are the same with it as without
+    """
+
+    def __init__(
+        self,
+        listing: Listing,
+        tubes: Tubes,
+        *,
+        train: bool = False,
+        frames: int = 16,
+        stride: int | None = None,
+        short: int = 288,
+        longest: int = keyframe.LONGEST,
+        per_video: int = 1,
+        flip: bool | None = None,
+        seed: int = 0,
+        cache: FrameCache | str | Path | None = None,
+        mean: tuple[float, float, float] = MEAN,
+        std: tuple[float, float, float] = STD,
+        backend: str = "auto",
+    ) -> None:
+        self.listing, self.tubes = listing.without_problems(), tubes
+        self.train, self.frames, self.stride = train, frames, listing.views.stride if stride is None else stride
+        self.short, self.longest, self.seed, self.backend = short, longest, seed, backend
+        self.flip = listing.views.flip if flip is None else flip
+        self.cache = FrameCache(cache) if isinstance(cache, (str, Path)) else cache
+        self.mean, self.std = mean, std
+        around(1000, 0, frames, self.stride)  # so that wrong options are noticed here
+        if per_video < 1:
+            raise TubeletError(f"per_video must be at least 1, got {per_video}")
+        found = [(record, tubes_of(record, tubes)) for record in self.listing.records]
+        if lost := [record.name for record, of_video in found if of_video is None]:
+            raise TubeletError(
+                f"{self.listing.name}: {len(lost)} of {len(found)} videos have no tubes in the annotation, the first "
+                f"{lost[0]}"
+            )
+        # A video without people is none that can be drawn from.
+        self.videos = [(record, of_video) for record, of_video in found if of_video]
+        if not self.videos:
+            raise TubeletError(f"{self.listing.name}: no video has a box")
+        counts = [1 if train else per_video for _ in self.videos]
+        self.items = [(video, number) for video, count in enumerate(counts) for number in range(count)]
+        self.per_video = per_video
+        self._sizes: dict[Path, tuple[int, int]] = {}  # (height, width) of the videos read so far
+
+    @property
+    def labels(self) -> list[str]:
+        return self.tubes.labels
+
+    @property
+    def targets(self) -> list[int]:
+        return [self.videos[video][1][0].label for video, _ in self.items]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def name(self, index: int) -> str:
+        return self.videos[self.items[index][0]][0].name
+
+    def __getitem__(self, key: int | Key) -> KeyframeSample:
+        """Raises VideoError or OSError if the file cannot be read."""
+        key = as_key(key)
+        video, number = self.items[key.index]
+        record, tubes = self.videos[video]
+        rng = random_of(self.seed, key)
+        annotated = torch.cat([tube.frames for tube in tubes]).unique()
+        try:
+            pixels, frame, (height, width) = self._clip(record, annotated, number, rng)
+        except (TubeletError, RuntimeError, MemoryError) as error:  # options were tried before: it is the file
+            reason = " ".join(str(error).split())
+            raise VideoError(reason if str(record.path) in reason else f"{record.path}: {reason}") from error
+        boxes, actions = people(tubes, frame, len(self.labels))
+        if self.tubes.size is not None:  # pixels of the annotated pictures, which may have been of another size
+            boxes = boxes * boxes.new_tensor([width, height, width, height]) / boxes.new_tensor(self.tubes.size * 2)
+        boxes = keyframe.resized_boxes(boxes, height, width, self.short, self.longest)
+        if self.train and self.flip and rng.random() < 0.5:
+            pixels, boxes = pixels.flip(2), keyframe.flipped_boxes(boxes, pixels.shape[2])
+        return KeyframeSample(
+            clips=pixels[None].contiguous(),
+            label=tubes[0].label,
+            name=record.name,
+            index=key.index,
+            boxes=boxes,
+            actions=actions,
+            frame=frame,
+        )
+
+    def _clip(
+        self, record: Record, annotated: Tensor, number: int, rng: np.random.Generator
+    ) -> tuple[Tensor, int, tuple[int, int]]:
+        """Resized frames of the clip uint8 (T, h, w, 3), the key frame, and (height, width) of the video."""
+        entry = None
+        if self.cache is not None:
+            entry = self.cache.entry(record.path, "keyframe", self.short, self.longest)
+            pixels = self.cache.get(entry)
+            if pixels is not None and record.path in self._sizes:
+                frame = self._choose(annotated, len(pixels), number, rng)
+                clip = pixels[around(len(pixels), frame, self.frames, self.stride)]
+                return clip, frame, self._sizes[record.path]
+        resize = partial(keyframe.resized, short=self.short, longest=self.longest)
+        with open_video(record.path, backend=self.backend) as reader:
+            self._sizes[record.path] = size = (reader.info.height, reader.info.width)
+            total = len(reader.timeline)
+            frame = self._choose(annotated, total, number, rng)
+            slots = around(total, frame, self.frames, self.stride)
+            if self.cache is None or entry is None:
+                return reader.read(slots, resize), frame, size
+            pixels = reader.read(range(total), resize)
+        self.cache.put(entry, pixels)
+        return pixels[slots], frame, size
+
+    def _choose(self, annotated: Tensor, total: int, number: int, rng: np.random.Generator) -> int:
+        """The key frame, of the annotated ones that the file has."""
+        there = annotated[annotated < total]
+        if not len(there):
+            raise VideoError(f"the file has {total} frames, and the first with a box is {int(annotated[0])}")
+        if self.train:
+            return int(there[int(rng.integers(len(there)))])
+        return int(there[(2 * number + 1) * len(there) // (2 * self.per_video)])
+
+
+def people(tubes: Sequence[Tube], frame: int, classes: int) -> tuple[Tensor, Tensor]:
+    """Who is on a frame: boxes (n, 4), and 0 or 1 for each action (n, classes); one row a person, whatever they do."""
+    found: dict[object, tuple[Tensor, Tensor]] = {}
+    for tube in tubes:
+        at = (tube.frames == frame).nonzero()
+        if not len(at):
+            continue
+        box = tube.boxes[int(at[0])]
+        who = tube.person or tuple(box.tolist())
+        _, actions = found.setdefault(who, (box, torch.zeros(classes)))
+        actions[tube.label] = 1.0
+    if not found:
+        return torch.zeros(0, 4), torch.zeros(0, classes)
+    rows = list(found.values())
+    return torch.stack([box for box, _ in rows]), torch.stack([actions for _, actions in rows])
+
+
+def tubes_of(record: Record, tubes: Tubes) -> list[Tube] | None:
+    """The tubes of a video, which annotations name with or without folders and suffix. None: it is not in them."""
+    name = PurePosixPath(record.name)
+    bare = name.with_suffix("")
+    spellings = (str(name), str(bare), "/".join(bare.parts[-2:]), name.name, bare.name)
+    return next((tubes.videos[spelling] for spelling in spellings if spelling in tubes.videos), None)
+
+
+def open_keyframes(
+    data: str | Path, *, split: str | None = None, root: str | Path | None = None, **options: object
+) -> KeyframeClips:
+    """Key frames of "jhmdb:split1_fit", "ucf24:train", or a csv of one's own boxes; options are KeyframeClips'.
+
+    root:  where the videos lie; by default the folder of that name in $TUBELET_DATA, or the folder of the csv.
+    Raises TubeletError for what is unknown or missing. Opens no video.
+    """
+    name, named = split_name(data)
+    split = split or named
+    if name in ("jhmdb", "ucf24"):
+        folder = Path(root) if root is not None else data_root() / name
+        if name == "jhmdb":
+            tubes, listings = read_jhmdb_tubes(folder / "tubes.json"), jhmdb.splits(folder)
+        else:
+            tubes = read_ucf24_tubes(ucf24.tubes_file(folder))
+            listings = ucf24.splits(folder, tubes)
+        if split not in listings:
+            raise TubeletError(f"{name}: no split {split!r}; there are {', '.join(listings)}")
+        return KeyframeClips(listings[split], tubes, **options)  # type: ignore[arg-type]
+    path = Path(name)
+    if not path.is_file():
+        raise TubeletError(f"no boxes {name!r}: jhmdb:SPLIT, ucf24:SPLIT or a csv of boxes is expected")
+    labels = options.pop("labels", None)
+    tubes = read_boxes_csv(path, labels)  # type: ignore[arg-type]
+    folder = Path(root) if root is not None else path.parent
+    records = [Record(folder / name, found[0].label, name) for name, found in tubes.videos.items()]
+    return KeyframeClips(Listing(path.stem, tubes.labels, records, Views()), tubes, **options)  # type: ignore[arg-type]

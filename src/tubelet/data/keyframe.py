@@ -1,0 +1,61 @@
+"""From pictures to the input of a detector: a clip around a key frame, whole pictures in their own proportions, boxes.
+
+Boxes (n, 4) are x1, y1, x2, y2 in pixels; frames are uint8 (T, H, W, 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tubelet.data import transforms
+from tubelet.errors import TubeletError
+
+LONGEST = 1333  # pixels that the long side has at most, as published
+
+
+def scale_of(height: int, width: int, short: int, longest: int = LONGEST) -> float:
+    """By how much a picture grows so that its short side is `short`, or less where the other would be too long."""
+    if min(height, width) < 1 or short < 1:
+        raise TubeletError(f"a picture of {width} x {height} cannot be resized to a short side of {short}")
+    return min(short / min(height, width), longest / max(height, width))
+
+
+def resized_size(height: int, width: int, short: int, longest: int = LONGEST) -> tuple[int, int]:
+    """(height, width) after resizing, each side half rounding up."""
+    scale = scale_of(height, width, short, longest)
+    return max(int(height * scale + 0.5), 1), max(int(width * scale + 0.5), 1)
+
+
+def resized(frames: Tensor, short: int, longest: int = LONGEST) -> Tensor:
+    """(T, H, W, 3) -> (T, h, w, 3), bilinear without antialias, as published."""
+    size = resized_size(frames.shape[1], frames.shape[2], short, longest)
+    if tuple(frames.shape[1:3]) == size:
+        return frames
+    pictures = frames.permute(0, 3, 1, 2)
+    if frames.device.type == "cpu":  # where there is a kernel for uint8, many times as fast as the one for float
+        return F.interpolate(pictures, size, mode="bilinear", align_corners=False).permute(0, 2, 3, 1)
+    enlarged = F.interpolate(pictures.float(), size, mode="bilinear", align_corners=False)
+    return enlarged.round().to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def resized_boxes(boxes: Tensor, height: int, width: int, short: int, longest: int = LONGEST) -> Tensor:
+    """Boxes of a picture in the resized one, within the picture's [0, W - 1] x [0, H - 1], as published."""
+    last = boxes.new_tensor([width, height, width, height]) - 1
+    return boxes.clamp(min=0).minimum(last) * scale_of(height, width, short, longest)
+
+
+def flipped_boxes(boxes: Tensor, width: int) -> Tensor:
+    """Boxes of a mirrored picture of that width, whose last column is W - 1."""
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    return torch.stack([width - 1 - x2, y1, width - 1 - x1, y2], dim=-1)
+
+
+def prepared(
+    frames: Tensor, short: int, mean: Sequence[float], std: Sequence[float], *, longest: int = LONGEST
+) -> Tensor:
+    """uint8 (T, H, W, 3) -> float32 (3, T, h, w): resized and normalised."""
+    return transforms.normalize(resized(frames, short, longest), mean, std)

@@ -1,0 +1,492 @@
+"""The loop that all recipes share, and what it is made of: data, model, task, optimizer, state.
+
+A step depends on the config and its number alone: which clips, how they are augmented, and every random number of
+the model are seeded by (seed, step). So a run that goes on at a step is the run that was never stopped.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tubelet.checkpoints import load_model, save_model
+from tubelet.checkpoints.backbone import load_backbone
+from tubelet.data import eval_loader, open_dataset, train_loader
+from tubelet.data.batches import Batch, Steps
+from tubelet.data.datasets import VideoClips
+from tubelet.data.datasets.base import ClipDataset
+from tubelet.data.datasets.keyframes import KeyframeClips, open_keyframes
+from tubelet.data.randaugment import Augment
+from tubelet.devices import device_of
+from tubelet.errors import TubeletError
+from tubelet.models.base import VideoModel
+from tubelet.models.config import Preprocessing
+from tubelet.models.evad import EVAD
+from tubelet.models.registry import create_model, set_selection
+from tubelet.models.vit import ViT
+from tubelet.selection.registry import methods
+from tubelet.selection.spec import parse
+from tubelet.training import distributed, saved
+from tubelet.training.average import Average
+from tubelet.training.config import TrainConfig, as_yaml
+from tubelet.training.distributed import Processes
+from tubelet.training.groups import parameter_groups
+from tubelet.training.log import Log
+from tubelet.training.schedules import factor
+from tubelet.training.tasks import TASKS, Task
+
+Note = Callable[[str], None]
+# Of a config, what a run that goes on may have otherwise: it changes no weight.
+FREE = ("out", "evaluate_every", "save_every", "log_every", "workers", "threads", "tensorboard", "strict", "device")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a training says after each step; the figures are means since the last line of the log."""
+
+    step: int
+    steps: int
+    epoch: float
+    loss: float
+    lr: float
+    clips_per_s: float
+    seconds_left: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a training left: its folder, the last figures on `val`, and the best with their step and weights."""
+
+    out: Path
+    steps: int
+    seconds: float
+    last: dict[str, Any]
+    best: dict[str, Any]
+
+
+def train(
+    config: TrainConfig,
+    *,
+    resume: bool = False,
+    note: Note = lambda sentence: None,
+    progress: Callable[[Progress], None] = lambda progress: None,
+) -> Result:
+    """Train to the end, or go on where `config.out` stopped.
+
+    Raises TubeletError for what cannot be, KeyboardInterrupt after Control-C, with the step before it saved.
+    """
+    if config.out is None:
+        raise TubeletError("where to? Give out, a folder for the training")
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    with distributed.processes(device_of(config.device)) as (where, device):
+        config = config.model_copy(update={"device": str(device)})
+        run = Run(config, where, note if where.main else lambda sentence: None)
+        with stopped_by_signals() as stopped:
+            return run.go(resume, progress, stopped)
+
+
+class Run:
+    """A training in one process of perhaps several."""
+
+    def __init__(self, config: TrainConfig, where: Processes, note: Note) -> None:
+        assert config.out is not None
+        self.config, self.where, self.note, self.folder = config, where, note, config.out
+        self.device = torch.device(config.device)
+        torch.manual_seed(config.seed)  # the weights that begin are the same in every process
+        self.data, self.val, model = data_and_model(config, self.note)
+        self.select = model.config.select
+        self.select_until = sorted(config.select_until.items())
+        self._check_selections(model)
+        self.task: Task = TASKS[config.task](model, config, (self.data.mean, self.data.std))
+        self.task.module.to(self.device).train()
+        self.model = model
+        self.module = distributed.wrap(self.task.module, config.parallel, where, self.device)
+        # ranks load their part of each batch; the first epoch's length counts for all
+        self.per_epoch = Steps(
+            len(self.data), config.batch, 1, world=where.world, repeated=config.augment.repeated
+        ).per_epoch
+        self.steps = config.steps or max(round((config.epochs or 0) * self.per_epoch), 1)
+        self.optimizer = optimizer_of(self.task.module, config, model)
+        self.average = Average(self.task.module, config.ema) if config.ema else None
+        self.best: dict[str, Any] = {}
+        self.seconds = 0.0
+
+    def go(self, resume: bool, progress: Callable[[Progress], None], stopped: Callable[[], bool]) -> Result:
+        config, where = self.config, self.where
+        start = self._begin(resume)
+        began = time.monotonic() - self.seconds
+        steps = Steps(
+            len(self.data), config.batch, self.steps, start=start, seed=config.seed, rank=where.rank, world=where.world,
+            repeated=config.augment.repeated, shuffled=config.order == "random",
+        )  # fmt: skip
+        loader = train_loader(
+            self.data, steps, workers=config.workers, strict=config.strict, note=self.note,
+            pin_memory=self.device.type == "cuda",
+        )  # fmt: skip
+        log = Log(self.folder, start, tensorboard=config.tensorboard, note=self.note) if where.main else None
+        window = Window(self.device)
+        last: dict[str, Any] = {}
+        step = start
+        try:
+            for step, batch in enumerate(loader, start=start + 1):
+                loss = self.step(step - 1, batch)
+                window.add(loss, len(batch) * where.world)
+                if step % config.log_every == 0 or step == self.steps:
+                    row = window.row(step, step / self.per_epoch, self._rate(step - 1), where, loader.waited)
+                    if not np.isfinite(row["loss"]):
+                        raise TubeletError(
+                            f"the loss is {row['loss']} at step {step}: lower optimizer.lr, or set clip; the state of "
+                            f"the last save is kept in {self.folder}"
+                        )
+                    self.seconds = time.monotonic() - began
+                    if log is not None:
+                        log.write({**row, "seconds": round(self.seconds, 1)})
+                        left = (self.steps - step) * self.seconds / max(step, 1)
+                        progress(
+                            Progress(step, self.steps, row["epoch"], row["loss"], row["lr"], row["clips_per_s"], left)
+                        )
+                if self._judges_after(step):
+                    rows = self.judge(step)
+                    last = rows[-1] if rows else last
+                    for row in rows:
+                        if log is not None:
+                            log.write(row)
+                    window.restart(loader.waited)
+                ends = where.any(stopped(), self.device) if step % 5 == 0 or where.world == 1 else False
+                if step % config.save_every == 0 or step == self.steps or ends:
+                    self.seconds = time.monotonic() - began
+                    self._save(step)
+                if ends and step < self.steps:
+                    self.note(f"stopped at step {step} of {self.steps}; --resume goes on there")
+                    raise KeyboardInterrupt
+        finally:
+            if log is not None:
+                log.close()
+        self._finish()
+        return Result(self.folder, step, self.seconds, last, self.best)
+
+    def step(self, step: int, batch: Batch) -> Tensor:
+        """One optimizer step; the loss, not yet taken from the device."""
+        config = self.config
+        seed = np.random.SeedSequence((config.seed, step, self.where.rank))
+        torch.manual_seed(int(seed.generate_state(1)[0]))
+        rng = np.random.default_rng(seed.spawn(1)[0])
+        self._set_progress(step / self.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base"] * self._rate(step)
+        self.optimizer.zero_grad(set_to_none=True)
+        parts = batch.parts(config.accumulate)
+        total = torch.zeros((), device=self.device)
+        for number, part in enumerate(parts):
+            with distributed.unsynchronised(self.module, last=number == len(parts) - 1):
+                loss = self.task.loss(self.module, part, rng) * (len(part) / len(batch))
+                loss.backward()
+            total += loss.detach()
+        epoch = step / self.per_epoch
+        for group in self.optimizer.param_groups:
+            if epoch < config.groups.frozen.get(group["kind"], 0):
+                for parameter in group["params"]:
+                    parameter.grad = None
+        if config.clip:
+            nn.utils.clip_grad_norm_([p for g in self.optimizer.param_groups for p in g["params"]], config.clip)
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.follow(self.task.module, step)
+        return total
+
+    def judge(self, step: int) -> list[dict[str, Any]]:
+        """Figures on `val` of the raw and of the averaged weights; the best weights so far are saved."""
+        if self.val is None:
+            return []
+        self._use(self.select)
+        rows = []
+        for weights in ("raw", "ema") if self.average is not None else ("raw",):
+            module = self.task.module.eval()
+            loader = eval_loader(self.val, self.config.batch, workers=self.config.workers, note=self.note)
+            if weights == "ema":
+                assert self.average is not None
+                with self.average.in_place_of(module):
+                    rows.append(self._judged(step, module, loader, weights))
+            else:
+                rows.append(self._judged(step, module, loader, weights))
+            module.train()
+        return rows
+
+    def _judged(self, step: int, module: nn.Module, loader: Any, weights: str) -> dict[str, Any]:
+        """Every process does all of it: under FSDP none has the weights alone."""
+        figures = self.task.judge(module, loader)
+        row = {"step": step, "epoch": round(step / self.per_epoch, 3), "weights": weights, **_rounded(figures)}
+        if not self.best or (figures["score"], -figures["loss"]) > (self.best["score"], -self.best["loss"]):
+            self.best = {"step": step, "weights": weights, **figures}
+            self._write_model(self.folder / "best")
+        if loader.bad:
+            row["unreadable"] = len(loader.bad)
+        self.note(f"step {step} {weights}: " + ", ".join(f"{k} {v:.4g}" for k, v in figures.items() if k != "score"))
+        return row
+
+    def _begin(self, resume: bool) -> int:
+        """The step to start from, with everything as it was there. Raises TubeletError if the folder is of another."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TubeletError(f"out={self.folder}: no folder can be made there ({error.strerror})") from None
+        if self.where.main:
+            (self.folder / f"{saved.CHECKPOINT}{saved.PART}").unlink(missing_ok=True)
+        self.where.barrier()
+        state = saved.load_state(self.folder)
+        if state is None:
+            if self.where.main:
+                saved.write_text(self.folder / "config.yaml", as_yaml(self.config))
+            return 0
+        if not resume:
+            raise TubeletError(
+                f"{self.folder} holds a training at step {state['step']}: --resume goes on with it; for a new one give "
+                f"another out"
+            )
+        theirs, ours = state["config"], _meaning(self.config)
+        if changed := [key for key in {**theirs, **ours} if theirs.get(key) != ours.get(key)]:
+            raise TubeletError(
+                f"{self.folder} was begun with another {', '.join(changed)}: go on with its own config.yaml, or give "
+                f"another out"
+            )
+        if state["world"] != self.where.world:
+            raise TubeletError(f"{self.folder} was begun by {state['world']} processes, there are {self.where.world}")
+        distributed.restore(self.task.module, self.optimizer, state, self.config.parallel, self.where)
+        if self.average is not None:
+            self.average.load(state["average"])
+        self.best, self.seconds = state["best"], state["seconds"]
+        self.note(f"going on at step {state['step']} of {self.steps}")
+        return state["step"]
+
+    def _save(self, step: int) -> None:
+        self._use(self.select)
+        state = distributed.state_of(self.task.module, self.optimizer, self.config.parallel, self.where)
+        average = {} if self.average is None else self.average.whole()
+        if self.where.main:
+            content = {
+                **state, "average": average, "step": step, "best": self.best, "seconds": self.seconds,
+                "world": self.where.world, "config": _meaning(self.config),
+            }  # fmt: skip
+            saved.save_state(self.folder, content)
+        self.where.barrier()
+
+    def _finish(self) -> None:
+        self._use(self.select)
+        module = self.task.module.eval()
+        self._write_model(self.folder)
+        if self.average is not None:
+            with self.average.in_place_of(module):
+                self._write_model(self.folder / "ema")
+
+    def _write_model(self, folder: Path) -> None:
+        state = distributed.whole_state(self.task.module, self.config.parallel, self.where)
+        if self.where.main:
+            prefix = self.task.prefix
+            own = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+            save_model(self.model, folder, state=own)
+
+    def _judges_after(self, step: int) -> bool:
+        if step == self.steps:
+            return True
+        every = round(self.config.evaluate_every * self.per_epoch)
+        return every > 0 and step % every == 0
+
+    def _rate(self, step: int) -> float:
+        return factor(self.config.schedule, step, self.steps, self.per_epoch)
+
+    def _set_progress(self, done: float) -> None:
+        self._use(next((spec for until, spec in self.select_until if done < until), self.select))
+        for selector in self.model.plan.selectors if self.config.noise == "linear" else ():
+            selector.set_progress(done)  # type: ignore[operator]
+
+    def _use(self, select: str) -> None:
+        if self.model.config.select != select:
+            set_selection(self.model, select)
+
+    def _check_selections(self, model: VideoModel) -> None:
+        if not self.select_until:
+            return
+        specs = [self.select, *(spec for _, spec in self.select_until)]
+        for spec in specs:
+            if any(methods()[term.name].learned for term in parse(spec).terms if term.name in methods()):
+                raise TubeletError(f"select_until changes the selection, and {spec} has weights that must stay")
+        for spec in [*specs[1:], self.select]:
+            set_selection(model, spec)  # refused here rather than in the middle
+
+
+class Window:
+    """Means of the loss and of the speed since the last line; the loss is taken from the device once a line."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.restart(0.0)
+
+    def restart(self, waited: float) -> None:
+        self.losses: list[Tensor] = []
+        self.clips, self.began, self.waited = 0, time.monotonic(), waited
+
+    def add(self, loss: Tensor, clips: int) -> None:
+        self.losses.append(loss)
+        self.clips += clips
+
+    def row(self, step: int, epoch: float, rate: float, where: Processes, waited: float) -> dict[str, Any]:
+        """`waited`: seconds that the loader kept the loop waiting so far; the row has its share of the time."""
+        loss = where.mean(torch.stack(self.losses).mean()).item()
+        seconds = max(time.monotonic() - self.began, 1e-9)
+        row = {
+            "step": step,
+            "epoch": round(epoch, 3),
+            "loss": loss,
+            "lr": rate,
+            "clips_per_s": round(self.clips / seconds, 2),
+            "loading": round(min((waited - self.waited) / seconds, 1.0), 3),
+        }
+        self.restart(waited)
+        return row
+
+
+def data_and_model(
+    config: TrainConfig, note: Note = lambda sentence: None
+) -> tuple[ClipDataset, ClipDataset | None, VideoModel]:
+    """The clips to train on, those to judge on, and the model: its classes are the data's, its clips the model's."""
+    labels = open_clips(config, train=True).labels
+    given = config.model
+    arguments = dict(given.options)
+    arguments.setdefault("num_classes", 0 if config.task == "pretrain" else len(labels))
+    if given.weights is not None:
+        model = _begun(config, labels, arguments, note)
+    else:
+        model = create_model(given.name, select=given.select or "none", **arguments)
+    if config.groups.layer_decay < 1 and not isinstance(model, ViT):
+        raise TubeletError(f"groups.layer_decay counts the blocks of a ViT; {model.config.model} is none")
+    data = open_clips(config, train=True, model=model)
+    val = None if config.val is None else open_clips(config, train=False, model=model, labels=labels)
+    if model.num_classes and model.num_classes != len(labels):
+        raise TubeletError(f"the model has {model.num_classes} classes, {config.data.name} has {len(labels)}")
+    views = data.views if isinstance(data, VideoClips) else None
+    stride = data.stride if isinstance(data, KeyframeClips) else views.stride if views else 1
+    model.config.preprocessing = Preprocessing(
+        frames=model.frames,
+        stride=stride,
+        size=model.size[0] if model.size[0] == model.size[1] else model.size,
+        mean=data.mean,
+        std=data.std,
+        sampling=views.sampling if views else "dense",
+    )
+    if isinstance(val, VideoClips):
+        model.config.views = (val.views.clips, val.views.crops)
+    if model.num_classes:
+        model.config.id2label = dict(enumerate(labels))
+    return data, val, model
+
+
+def open_clips(
+    config: TrainConfig, *, train: bool, model: VideoModel | None = None, labels: list[str] | None = None
+) -> ClipDataset:
+    """`data` or `val` of a config, for the clips of a model. Without one only the labels are right."""
+    section = config.data if train else config.val
+    assert section is not None
+    options = dict(section.options)
+    options.setdefault("seed", config.seed if train else 0)
+    if config.task == "detect":
+        if model is not None:
+            options |= {"frames": model.frames, "short": min(model.size)}
+        try:
+            return open_keyframes(section.name, train=train, **options)
+        except TypeError as error:
+            raise TubeletError(f"{section.name}: no such option of key frames ({error})") from None
+    if model is not None:
+        options["frames"], options["size"] = model.frames, model.size
+        if train and (augment := Augment.of(config.augment.randaugment, config.augment.colour, config.augment.erasing)):
+            options["finish"] = augment
+    if labels is not None and not section.name.startswith("scenes"):
+        options.setdefault("labels", labels)
+    return open_dataset(section.name, train=train, **options)
+
+
+def optimizer_of(module: nn.Module, config: TrainConfig, model: VideoModel) -> torch.optim.Optimizer:
+    given = config.optimizer
+    groups = parameter_groups(module, given.lr, given.weight_decay, config.groups, len(model.host().widths))
+    if given.name == "sgd":
+        return torch.optim.SGD(groups, momentum=given.momentum, nesterov=given.nesterov and given.momentum > 0)
+    return torch.optim.AdamW(groups, betas=given.betas)
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[Callable[[], bool]]:
+    """Whether Control-C or a polite end (SIGTERM) came: the step is finished and saved. A second one ends at once."""
+    came: list[int] = []
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        if came:
+            raise KeyboardInterrupt
+        came.append(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _begun(config: TrainConfig, labels: list[str], arguments: dict[str, Any], note: Note) -> VideoModel:
+    """A model from `model.weights`: with their classifier where it is for the same classes, else with a new one."""
+    given, classes = config.model, arguments["num_classes"]
+    assert given.weights is not None
+    if config.task == "detect" and given.name and not _is_detector(given.weights):
+        model = create_model(given.name, select=given.select or "none", **arguments)
+        for line in load_backbone(model, given.weights).lines():
+            note(line)
+        return model
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        head = given.head or ("stored" if not classes or _has_classes(given.weights, labels) else "new")
+        del said[:]  # of the look at its classes
+        model = load_model(given.weights, select=given.select, head=head, **arguments)
+    for warning in said:
+        note(str(warning.message))
+    if given.name:
+        model.config.model = given.name
+    return model
+
+
+def _is_detector(weights: Path) -> bool:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return isinstance(load_model(weights), EVAD)
+        except TubeletError:  # load_backbone says what is wrong
+            return False
+
+
+def _has_classes(weights: Path, labels: list[str]) -> bool:
+    try:
+        stored = load_model(weights)
+    except TubeletError:  # it has no classifier at all, or load_model says what is wrong the second time
+        return False
+    return list(stored.config.id2label.values()) == list(labels)
+
+
+def _meaning(config: TrainConfig) -> dict[str, Any]:
+    return {k: v for k, v in config.model_dump(mode="json").items() if k not in FREE}
+
+
+def _rounded(figures: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 5) for name, value in figures.items()}

@@ -1,0 +1,147 @@
+"""What is learned: a loss of a batch, a judgement over a data set, and the model that is kept.
+
+The loop knows no more of a training than this, so that every recipe is a task and a config.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tubelet.data.batches import Batch
+from tubelet.data.datasets.keyframes import KeyframeBatch
+from tubelet.errors import TubeletError
+from tubelet.models.base import VideoModel
+from tubelet.models.evad import EVAD
+from tubelet.models.vit import ViT
+from tubelet.training.config import TrainConfig
+from tubelet.training.detection import Detect, Weights
+from tubelet.training.mixing import mix, soft_targets
+from tubelet.training.pretrain import MaskedAutoencoder
+
+Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]
+
+
+class Task(Protocol):
+    module: nn.Module  # whose parameters are trained
+    prefix: str  # in front of the names of the kept model's weights
+
+    def loss(self, module: nn.Module, batch: Batch, rng: np.random.Generator) -> Tensor:
+        """The mean over a batch. `module` is `self.module`, perhaps wrapped; `rng` is the step's own."""
+        ...
+
+    def judge(self, module: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
+        """Figures over a data set; "score" is the one by which the best weights are chosen, the higher the better."""
+        ...
+
+
+class Classify:
+    """Cross-entropy with soft targets; judged by top-1 over the mean softmax of a clip's views."""
+
+    prefix = ""
+
+    def __init__(self, model: VideoModel, config: TrainConfig, normalisation: Normalisation) -> None:
+        if not model.num_classes:
+            raise TubeletError("task classify needs a classifier: num_classes=0 leaves it out")
+        self.module: nn.Module = model
+        self.classes, self.augment = model.num_classes, config.augment
+        self.mean, self.std = normalisation
+        self.device, self.half = torch.device(config.device), config.precision == "bf16"
+
+    def loss(self, module: nn.Module, batch: Batch, rng: np.random.Generator) -> Tensor:
+        clips = batch.input(self.mean, self.std, self.device)
+        targets = soft_targets(batch.labels.to(self.device), self.classes, self.augment.label_smoothing)
+        clips, targets = mix(clips, targets, self.augment, rng)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            logits = module(clips)
+        return F.cross_entropy(logits.float(), targets)
+
+    @torch.no_grad()
+    def judge(self, module: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
+        clips = right = 0
+        loss = 0.0
+        for batch in batches:
+            x = batch.input(self.mean, self.std, self.device)  # (B V, 3, T, H, W)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+                logits = module(x)
+            scores = logits.float().softmax(dim=-1).view(len(batch), -1, self.classes).mean(dim=1).cpu()
+            truth = scores.gather(1, batch.labels[:, None])
+            loss -= truth.clamp(min=1e-9).log().sum().item()
+            right += int((scores.argmax(dim=1) == batch.labels).sum())
+            clips += len(batch)
+        if not clips:
+            return {"score": 0.0, "clips": 0}
+        return {"score": right / clips, "top1": right / clips, "loss": loss / clips, "clips": clips}
+
+
+class Pretrain:
+    """Masked auto-encoding; judged by its loss, with the same tubes hidden each time."""
+
+    prefix = "encoder."
+
+    def __init__(self, model: VideoModel, config: TrainConfig, normalisation: Normalisation) -> None:
+        if not isinstance(model, ViT) or model.cls_token is not None:
+            raise TubeletError(
+                f"task pretrain hides tubes of a ViT without class token; {config.model.name or 'this model'} is none"
+            )
+        given = config.pretrain
+        self.module: nn.Module = MaskedAutoencoder(
+            model, mask=given.mask, dim=given.decoder_dim, depth=given.decoder_depth, heads=given.decoder_heads,
+            normalise=given.norm_pixels,
+        )  # fmt: skip
+        self.mean, self.std = normalisation
+        self.device, self.half = torch.device(config.device), config.precision == "bf16"
+
+    def loss(self, module: nn.Module, batch: Batch, rng: np.random.Generator) -> Tensor:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            return module(batch.input(self.mean, self.std, self.device))
+
+    @torch.no_grad()
+    def judge(self, module: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
+        clips, loss = 0, 0.0
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            for batch in batches:
+                loss += self.loss(module, batch, np.random.default_rng(0)).item() * len(batch)
+                clips += len(batch)
+        return {"score": -loss / max(clips, 1), "loss": loss / max(clips, 1), "clips": clips}
+
+
+class DetectPeople:
+    """A detector's losses over key frames (see detection.py); judged by their total on those of `val`."""
+
+    prefix = ""
+
+    def __init__(self, model: VideoModel, config: TrainConfig, normalisation: Normalisation) -> None:
+        if not isinstance(model, EVAD):
+            raise TubeletError(f"task detect trains a detector, such as evad_base; {model.config.model} is none")
+        self.module: nn.Module = model
+        given = config.detect
+        weights = Weights(given.person, given.l1, given.giou, given.action, given.nobody)
+        self.criterion = Detect(*normalisation, weights=weights, device=config.device)
+        self.device, self.half = torch.device(config.device), config.precision == "bf16"
+
+    def loss(self, module: nn.Module, batch: Batch, rng: np.random.Generator) -> Tensor:
+        assert isinstance(batch, KeyframeBatch)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            return self.criterion.loss(module, batch)[0]
+
+    @torch.no_grad()
+    def judge(self, module: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
+        frames, loss = 0, 0.0
+        for batch in batches:
+            loss += self.loss(module, batch, np.random.default_rng(0)).item() * len(batch)
+            frames += len(batch)
+        return {"score": -loss / max(frames, 1), "loss": loss / max(frames, 1), "clips": frames}
+
+
+TASKS: dict[str, Callable[[VideoModel, TrainConfig, Normalisation], Task]] = {
+    "classify": Classify,
+    "pretrain": Pretrain,
+    "detect": DetectPeople,
+}
