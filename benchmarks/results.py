@@ -60,6 +60,15 @@ ENTRIES = {
         f"benchmarks.timing {VIDEOMAE} --device cuda --batch 1,32 --dtype float32,bfloat16 --compile no,yes --runs 30",
         gpu=True,
     ),
+    "throughput": Entry("benchmarks.throughput configs/smoke.yaml configs/scenes_vit.yaml --set threads=1"),
+    "scenes_vit": Entry(
+        "benchmarks.judged --model videomae_tiny_scenes --clips 2400 "
+        "--data scenes_easy:test,scenes:test,scenes_hard:test,scenes_table:test"
+    ),
+    "table_a_scenes": Entry(
+        "benchmarks.table_a --model videomae_tiny_scenes --data scenes_table:test --clips 10000 --keep 0.5,0.25 "
+        "--out runs/table_a_scenes"
+    ),
     "table_a_jhmdb": Entry(
         "benchmarks.table_a --model videomae_tiny_jhmdb --data jhmdb:split1_test --truth box --out runs/table_a_jhmdb",
         data="jhmdb",
