@@ -70,8 +70,8 @@ def processes(device: torch.device) -> Iterator[tuple[Processes, torch.device]]:
 def wrap(module: nn.Module, parallel: str, where: Processes, device: torch.device) -> nn.Module:
     """DDP or FSDP2 around a module, in more than one process.
 
-    A scorer that no loss reaches on a step gets no gradient, nor the mask token of a detector that drops nothing: DDP is
-    told to look for such parameters, and does not wait for them.
+    A scorer that no loss reaches on a step gets no gradient, nor does the mask token of a detector that drops nothing:
+    DDP is told to look for such parameters, and does not wait for them.
     """
     if where.world == 1:
         return module
