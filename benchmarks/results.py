@@ -66,7 +66,7 @@ ENTRIES = {
         "--data scenes_easy:test,scenes:test,scenes_hard:test,scenes_table:test"
     ),
     "table_a_scenes": Entry(
-        "benchmarks.table_a --model videomae_tiny_scenes --data scenes_table:test --clips 10000 --keep 0.5,0.25 "
+        "benchmarks.table_a --model videomae_tiny_scenes --data scenes_table:test --clips 10000 --keep 0.5 "
         "--out runs/table_a_scenes"
     ),
     "table_a_jhmdb": Entry(
