@@ -14,9 +14,9 @@ and the windows stay as they are. Tokens that were dropped keep their last featu
 key, value, MLP), they do not attend, and nobody attends to them: their keys are masked, since for a stale key each
 block would have to project them after all. Where the grid is needed again, when tokens are merged between stages, all
 of them stand again, the dropped ones as they last were: such a selection lasts until the end of its stage. After the
-last stage the mean is that of the tokens left. What it saves are the linear layers, of VideoSwin-B two thirds of a block
-in the first stage and nine tenths in the third; the products of queries and keys are those of whole windows, and are
-counted as such.
+last stage the mean is that of the tokens left. What it saves are the linear layers (of VideoSwin-B two thirds of a
+block in the first stage, nine tenths in the third); the products of queries and keys are those of whole windows, and
+are counted as such.
 """
 
 from __future__ import annotations
