@@ -23,9 +23,11 @@ from torch import Tensor, nn
 
 from tubelet.errors import TubeletError
 from tubelet.models.base import VideoModel
+from tubelet.models.mvit import Block, MViT
 from tubelet.models.registry import create_model
 from tubelet.models.video_swin import VideoSwin
-from tubelet.models.vit import Block, ViT
+from tubelet.models.vit import Block as ViTBlock
+from tubelet.models.vit import ViT
 from tubelet.profiling.flops import clip_shape
 from tubelet.profiling.latency import interleaved, using_threads
 
@@ -57,7 +59,7 @@ def transformers_videomae(model: VideoModel) -> tuple[str, nn.Module, Callable[[
     mend_torchvision()
     import transformers
 
-    assert isinstance(model, ViT) and isinstance(block := model.blocks[0], Block)
+    assert isinstance(model, ViT) and isinstance(block := model.blocks[0], ViTBlock)
     config = transformers.VideoMAEConfig(
         image_size=model.size[0],
         patch_size=model.patch_size,
@@ -73,6 +75,42 @@ def transformers_videomae(model: VideoModel) -> tuple[str, nn.Module, Callable[[
     )
     peer = transformers.VideoMAEForVideoClassification(config).eval()
     return f"transformers {transformers.__version__} VideoMAE, sdpa", peer, lambda clip: clip.transpose(1, 2)
+
+
+def torchvision_mvit(model: VideoModel) -> tuple[str, nn.Module, Callable[[Tensor], Tensor]]:
+    """MViT (version 1) of torchvision in the sizes of `model`: its mvit_v1_b where these are the published ones."""
+    mend_torchvision()
+    import torchvision
+    from torchvision.models.video.mvit import MSBlockConfig
+    from torchvision.models.video.mvit import MViT as Peer
+
+    assert isinstance(model, MViT)
+    settings = []
+    for block in model.blocks:
+        assert isinstance(block, Block) and block.attn.kv_stride is not None
+        width = block.attn.qkv.in_features
+        settings.append(
+            MSBlockConfig(
+                num_heads=block.attn.heads,
+                input_channels=width,
+                output_channels=width if block.proj is None else block.proj.out_features,
+                kernel_q=[3, 3, 3] if block.attn.q_stride else [],
+                kernel_kv=[3, 3, 3],
+                stride_q=list(block.attn.q_stride or ()),
+                stride_kv=list(block.attn.kv_stride),
+            )
+        )
+    peer = Peer(
+        spatial_size=model.size,
+        temporal_size=model.frames,
+        block_setting=settings,
+        residual_pool=False,
+        residual_with_cls_embed=False,
+        rel_pos_embed=False,
+        proj_after_attn=False,
+        num_classes=model.num_classes,
+    ).eval()
+    return f"torchvision {torchvision.__version__} MViT (version 1)", peer, lambda clip: clip
 
 
 def torchvision_swin3d(model: VideoModel) -> tuple[str, nn.Module, Callable[[Tensor], Tensor]]:
@@ -96,6 +134,7 @@ def torchvision_swin3d(model: VideoModel) -> tuple[str, nn.Module, Callable[[Ten
 
 PEERS: dict[str, Callable[[VideoModel], tuple[str, nn.Module, Callable[[Tensor], Tensor]]]] = {
     **{f"videomae_{size}": transformers_videomae for size in ("small", "base", "large", "huge")},
+    "mvit_base_16x4": torchvision_mvit,
     **{f"videoswin_{size}": torchvision_swin3d for size in ("tiny", "small", "base", "base_ssv2")},
 }
 

@@ -210,7 +210,7 @@ class KeyClips:
 
     Iterating gives (frame, uint8 (T, h, w, 3)). Held are the frames that this clip and later ones still need, and these
     reach no further than a clip does. A frame that cannot be decoded is replaced by the nearest one held.
-    readable:  how many frames could be decoded
+    key_frames:  the frames of the slots;  readable: how many frames could be decoded
     """
 
     def __init__(
@@ -228,7 +228,7 @@ class KeyClips:
         flat = [slot for key in slots for slot in (key, *around(total, key, frames, stride))]
         taken = reader.timeline.frames_of(flat)
         rows = [taken[at : at + frames + 1] for at in range(0, len(taken), frames + 1)]
-        self.keys, self.clips = [row[0] for row in rows], [row[1:] for row in rows]
+        self.key_frames, self.clips = [row[0] for row in rows], [row[1:] for row in rows]
 
     def __iter__(self) -> Iterator[tuple[int, Tensor]]:
         needed = Counter(frame for clip in self.clips for frame in set(clip))
@@ -241,13 +241,13 @@ class KeyClips:
             if needed[frame]:
                 held[frame] = self.transform(picture[None])[0]
             while at < len(self.clips) and max(self.clips[at]) <= frame:
-                yield self.keys[at], self._assemble(self.clips[at], held, last)
+                yield self.key_frames[at], self._assemble(self.clips[at], held, last)
                 at += 1
                 first = min(self.clips[at]) if at < len(self.clips) else frame
                 held = {index: one for index, one in held.items() if index >= first}
         if last is None:
             raise VideoError(f"{self.reader.info.path}: none of its {self.reader.info.frames} frames can be decoded")
-        for key, clip in zip(self.keys[at:], self.clips[at:], strict=True):
+        for key, clip in zip(self.key_frames[at:], self.clips[at:], strict=True):
             if key <= last[0] or not at:  # what is cut off has no key frames; but one at least is answered
                 yield min(key, last[0]), self._assemble(clip, held, last)
                 at += 1
@@ -300,7 +300,8 @@ class Links:
         persons = list(self.seen)
         numbers: dict[int, int] = {}
         if boxes and persons:
-            now, before = torch.tensor(boxes), torch.tensor([self.seen[person][0] for person in persons])
+            now = torch.tensor(boxes, dtype=torch.float32)
+            before = torch.tensor([self.seen[person][0] for person in persons], dtype=torch.float32)
             overlap = pair_iou(now[:, None], before)[0]  # (boxes, persons)
             for flat in overlap.flatten().argsort(descending=True, stable=True).tolist():
                 box, person = divmod(flat, len(persons))

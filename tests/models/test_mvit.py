@@ -6,11 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmarks.peers import mend_torchvision
+from benchmarks.peers import torchvision_mvit
+from tests.checkpoints.mvit import torchvision_state
 from tests.tiny import MVIT, moving, randomise, tiny
 from tubelet.errors import SelectionError, TubeletError
 from tubelet.models.mvit import MViT, PoolingAttention, max_pool, round_width, spread, widths_and_heads
-from tubelet.models.registry import create_model, set_selection, trace
+from tubelet.models.registry import create_model, trace
 from tubelet.profiling import count_flops, flops_table
 from tubelet.selection.core import Ask, Grid, Layout, Selection, Tokens
 
@@ -203,30 +204,10 @@ def test_scorers_are_counted_apart():
 
 
 def test_equals_torchvision():
-    mend_torchvision()
-    from torchvision.models.video.mvit import MSBlockConfig
-    from torchvision.models.video.mvit import MViT as Peer
-
-    from tests.checkpoints.mvit import torchvision_state
-
     model = create_model("mvit_base_16x4", **MVIT, pool_eps=1e-6)
     randomise(model)
-    blocks = []
-    for block in model.blocks:
-        attn = block.attn
-        dim = block.norm1.normalized_shape[0]
-        dim_out = dim if block.proj is None else block.proj.out_features
-        kernel = [3, 3, 3] if attn.q_stride else []
-        blocks.append(
-            MSBlockConfig(attn.heads, dim, dim_out, kernel, [3, 3, 3], [*(attn.q_stride or ())], [*attn.kv_stride])
-        )
-    peer = Peer(
-        spatial_size=(32, 32), temporal_size=16, block_setting=blocks, residual_pool=False, num_classes=7,
-        residual_with_cls_embed=False, rel_pos_embed=False, proj_after_attn=False,
-    ).eval()  # fmt: skip
+    _, peer, layout = torchvision_mvit(model)
     peer.load_state_dict(torchvision_state(model))
     clip = moving(2, model)
     with torch.no_grad():
-        torch.testing.assert_close(model(clip), peer(clip), rtol=0, atol=1e-5)
-        set_selection(model, "uniform:T8@0")
-        torch.testing.assert_close(model(clip), peer(clip), rtol=0, atol=1e-5)
+        torch.testing.assert_close(model(clip), peer(layout(clip)), rtol=0, atol=1e-5)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.tiny import moving, tiny
 from tubelet.errors import SelectionError, SpecError
 from tubelet.models.registry import create_model, trace
-from tubelet.selection.core import Grid, Layout, Tokens
+from tubelet.selection.core import Grid, Layout, Selection, Tokens
 from tubelet.selection.gumbel import gumbel_top_k
 from tubelet.selection.plan import Host
 from tubelet.selection.registry import build_plan
@@ -138,6 +138,25 @@ def test_soft_choice_is_the_weighted_mean_of_the_candidates(kind, prefix):
         torch.testing.assert_close(fast, expected)
     heaviest = candidates[torch.arange(candidates.shape[0]), flat.argmax(-1)]  # (B, units, n)
     assert torch.equal(mixed.positions(), heaviest.flatten(1))
+
+
+@pytest.mark.parametrize("kind", ["frames", "regions", "tokens"])
+def test_class_tokens_of_frames_go_with_them(kind):
+    """One-hot weights choose as the hard selection of the same tokens does, a class token a frame included."""
+    grid = Grid(3, 5, 4)
+    torch.manual_seed(0)
+    x = torch.randn(2, 3 + grid.tokens, 8, dtype=torch.float64)
+    tokens = Tokens(x, Layout.dense(grid), grid, prefix=3, framed=True)
+    make, weights, _ = soft_cases(grid)[kind]
+    if kind == "frames":  # ascending
+        weights = F.one_hot(torch.tensor([[0, 2], [1, 2]]), 3).double()
+    elif kind == "tokens":
+        weights = F.one_hot(torch.rand(2, 3, 20).topk(6).indices.sort().values, 20).double()
+    else:
+        weights = F.one_hot(weights.argmax(-1), weights.shape[-1]).double()
+    soft = make(weights)
+    hard = Selection(soft.index, soft.layout).apply(tokens)
+    assert torch.equal(soft.apply(tokens).x, hard.x) and hard.prefix == soft.layout.segments
 
 
 def test_soft_regions_hold_no_crop():

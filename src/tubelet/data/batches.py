@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,16 +44,13 @@ class Batch:
         if count == 1:
             return [self]
         size = -(-len(self) // count)
-        return [
-            Batch(
-                clips=self.clips[at : at + size],
-                labels=self.labels[at : at + size],
-                names=self.names[at : at + size],
-                indices=self.indices[at : at + size],
-                truth=None if self.truth is None else self.truth[at : at + size],
-            )
-            for at in range(0, len(self), size)
-        ]
+        return [self._part(slice(at, at + size)) for at in range(0, len(self), size)]
+
+    def _part(self, which: slice) -> Batch:
+        """What is told of each clip is cut, the rest is left out."""
+        told = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("bad", "warnings")}
+        cut: dict[str, Any] = {name: None if value is None else value[which] for name, value in told.items()}
+        return type(self)(**cut)
 
     def input(self, mean: Sequence[float], std: Sequence[float], device: torch.device | str = "cpu") -> Tensor:
         """float32 (B * V, 3, T, H, W): what a model takes, the views of the first clip first."""

@@ -167,9 +167,11 @@ def columns(rows: Iterable[Row]) -> Columns:
 def read_rows(path: Path) -> list[Row]:
     """The whole rows of a file, whatever they belong to. Raises TubeletError if it is none."""
     try:
-        _, *lines = path.read_bytes().rpartition(b"\n")[0].splitlines()
+        first, *lines = path.read_bytes().rpartition(b"\n")[0].splitlines()
+        if json.loads(first)["format"] != FORMAT:
+            raise ValueError
         return [_row(json.loads(line)) for line in lines]
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, KeyError):
         raise TubeletError(f"{path}: not the rows of an evaluation") from None
 
 

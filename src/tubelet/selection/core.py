@@ -164,6 +164,13 @@ class Tokens:
     def with_x(self, x: Tensor) -> Tokens:
         return replace(self, x=x)
 
+    def beside_prefix(self, patches: Tensor) -> Tensor:
+        """x with other patch tokens (B, K, C), as many of each frame where they are `framed`."""
+        if self.framed:
+            parted = patches.unflatten(1, (self.prefix, -1))
+            return torch.cat([self.frames[:, :, :1], parted], dim=2).flatten(1, 2)
+        return torch.cat([self.x[:, : self.prefix], patches], dim=1) if self.prefix else patches
+
     def traced(self) -> Tokens:
         """The same, from here on with the way back to each token of the input; a model that pools asks for it first."""
         if self.owner is not None:

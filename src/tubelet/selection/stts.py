@@ -127,9 +127,10 @@ class SoftFrames(Selection):
         return cls(index.flatten(1), left, scores, weights=weights)
 
     def _features(self, tokens: Tokens) -> Tensor:
-        frames = tokens.patches.unflatten(1, (self.weights.shape[-1], -1)).flatten(2)  # (B, T, h w C), a view
-        mixed = self.weights.to(frames.dtype) @ frames
-        return torch.cat([tokens.x[:, : tokens.prefix], mixed.view(mixed.shape[0], -1, tokens.x.shape[-1])], dim=1)
+        whole = tokens.x if tokens.framed else tokens.patches  # a class token of a frame goes with it
+        frames = whole.unflatten(1, (self.weights.shape[-1], -1)).flatten(2)  # (B, T, n C), a view
+        mixed = (self.weights.to(frames.dtype) @ frames).view(frames.shape[0], -1, tokens.x.shape[-1])
+        return mixed if tokens.framed else tokens.beside_prefix(mixed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +152,7 @@ class SoftRegions(Selection):
         mixed = weights[:, :, 0] * slices[0]
         for number, region in enumerate(slices[1:], start=1):  # saves views for the way back, never a crop
             mixed = torch.addcmul(mixed, weights[:, :, number], region)
-        return torch.cat([tokens.x[:, : tokens.prefix], mixed.flatten(1, 3)], dim=1)
+        return tokens.beside_prefix(mixed.flatten(1, 3))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +168,7 @@ class SoftTokens(Selection):
     def _features(self, tokens: Tokens) -> Tensor:
         frames = tokens.patches.unflatten(1, (self.weights.shape[1], -1))  # (B, T, h w, C)
         mixed = self.weights.to(frames.dtype) @ frames
-        return torch.cat([tokens.x[:, : tokens.prefix], mixed.flatten(1, 2)], dim=1)
+        return tokens.beside_prefix(mixed.flatten(1, 2))
 
 
 def _in_frames(inside: Tensor, entered: Grid) -> Tensor:

@@ -10,8 +10,8 @@ The diagonal one is what the released code of STTS (and the code it comes from) 
 one candidate moves the place of another. Both vanish with sigma.
 
 Shapes: R rows, D candidates, K kept, S samples. One-hot choices of all samples, (R, S, K, D), are never formed. Going
-back needs E[Y Z] alone for the diagonal gradient, (R, K, D); the noise and the chosen places as small integers for the
-full one.
+back needs E[Y Z] alone for the diagonal gradient, (R, K, D); for the full one E[Y Z^T], (R, K, D, D), or where that is
+larger the noise, (R, S, D), and the chosen places as small integers.
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ class _PerturbedTopK(torch.autograd.Function):
         if noise is not None:
             samples = noise.shape[1]
         counts = scores.new_zeros(rows, k, candidates)  # how often each candidate took each place
-        moments = torch.zeros_like(counts)  # sum over samples of Y Z
+        noise_is_less = full and k * candidates > samples
+        shape = (*counts.shape, candidates) if full and not noise_is_less else counts.shape
+        moments = scores.new_zeros(shape)  # sum over samples of Y Z, or Y Z^T
         kept: list[tuple[Tensor, Tensor]] = []
         step = max(1, CHUNK // (rows * candidates))
         for start in range(0, samples, step):
@@ -75,27 +77,31 @@ class _PerturbedTopK(torch.autograd.Function):
             place = _top_k_unordered_ties(scores[:, None] + sigma * z, k)  # (R, s, K)
             by_place = place.transpose(1, 2)  # (R, K, s)
             counts.scatter_add_(2, by_place, torch.ones_like(by_place, dtype=scores.dtype))
-            if full:
+            if noise_is_less:
                 kept.append((z, place.to(_integer_for(candidates))))
+            elif full:
+                for j in range(k):  # row by row of noise onto the candidate that took place j
+                    chosen = place[:, :, j, None].expand_as(z)
+                    moments[:, j].scatter_add_(1, chosen, z)
             else:
                 moments.scatter_add_(2, by_place, z.gather(2, place).transpose(1, 2))
-        ctx.sigma, ctx.samples, ctx.full = sigma, samples, full
-        if full:
-            ctx.save_for_backward(*(torch.cat(part, dim=1) for part in zip(*kept, strict=True)))
-        else:
-            ctx.save_for_backward(moments)
+        ctx.sigma, ctx.samples = sigma, samples
+        held = [torch.cat(part, dim=1) for part in zip(*kept, strict=True)] if noise_is_less else [moments]
+        ctx.save_for_backward(*held)
         return counts / samples
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = grads  # (R, K, D)
-        if ctx.full:
-            z, place = ctx.saved_tensors  # (R, S, D), (R, S, K)
+        held = ctx.saved_tensors
+        if len(held) == 2:
+            z, place = held  # (R, S, D), (R, S, K)
             chosen = grad.gather(2, place.long().transpose(1, 2)).sum(dim=1)  # (R, S): sum_k g at what was chosen
             total = (chosen[..., None] * z).sum(dim=1)  # no matrix product: it adds up less exactly
+        elif held[0].dim() == 4:
+            total = (grad[..., None] * held[0]).sum(dim=(1, 2))
         else:
-            (moments,) = ctx.saved_tensors
-            total = (grad * moments).sum(dim=1)
+            total = (grad * held[0]).sum(dim=1)
         return total / (ctx.samples * ctx.sigma), None, None, None, None, None
 
 

@@ -92,7 +92,8 @@ class OptimizerSection(Section):
 
 
 class GroupsSection(Section):
-    """Rules over groups of parameters: selector (scorers of the plan), head (classifier), backbone (all else).
+    """Rules over groups of parameters: selector (scorers of the plan), head (classifier; of a detector its proposal
+    heads and its decoder), backbone (all else).
 
     selector, backbone, head: factors of the learning rate
     layer_decay: factor a block, from the last to the first (1: none)
@@ -162,10 +163,21 @@ class PretrainSection(Section):
     norm_pixels: bool = True
 
 
+class DetectSection(Section):
+    """Weights of a detector's losses, and of `nobody` among the proposals (Chen et al., 2023; ViT-L: action 6)."""
+
+    person: float = Field(default=2.0, ge=0)
+    l1: float = Field(default=5.0, ge=0)
+    giou: float = Field(default=2.0, ge=0)
+    action: float = Field(default=12.0, ge=0)
+    nobody: float = Field(default=0.1, gt=0)
+
+
 class TrainConfig(Section):
     """A whole training.
 
-    task:      classify, or pretrain (masked auto-encoding of a ViT; labels are not used)
+    task:      classify, pretrain (masked auto-encoding of a ViT; labels are not used), or detect (people and what they
+               do on key frames; weights may be a detector's, or those of its backbone)
     val:       data to judge on while training; options that it does not name are those of `data`
     batch:     clips of an optimizer step, over all processes;  accumulate: parts it is computed in
     order:     of the clips of an epoch: random, or listed for data that is random already (of scenes every batch then
@@ -182,7 +194,7 @@ class TrainConfig(Section):
     """
 
     out: Path | None = None
-    task: Literal["classify", "pretrain"] = "classify"
+    task: Literal["classify", "pretrain", "detect"] = "classify"
     model: ModelSection
     data: DataSection
     val: DataSection | None = None
@@ -197,6 +209,7 @@ class TrainConfig(Section):
     schedule: ScheduleSection = ScheduleSection()
     augment: AugmentSection = AugmentSection()
     pretrain: PretrainSection = PretrainSection()
+    detect: DetectSection = DetectSection()
     clip: float = Field(default=0.0, ge=0)
     ema: float = Field(default=0.0, ge=0, lt=1)
     select_until: dict[float, str] = {}

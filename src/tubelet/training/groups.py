@@ -9,7 +9,8 @@ from torch import nn
 
 from tubelet.training.config import GroupsSection
 
-SELECTOR, HEAD = "plan.", "head."  # where every model of the project has its scorers and its classifier
+# Where every model of the project has its scorers, and what is new where a backbone is fine-tuned.
+SELECTOR, HEADS = "plan.", ("head.", "proposals.heads.", "context.")
 NO_MATRICES = ("pos_embed", "cls_token", "temp_embed", "mask_token", "relative_position_bias_table")
 
 
@@ -23,7 +24,7 @@ class Rule:
 
 
 def rule_of(name: str, parameter: nn.Parameter, groups: GroupsSection, depth: int) -> Rule:
-    kind = "selector" if name.startswith(SELECTOR) else "head" if name.startswith(HEAD) else "backbone"
+    kind = "selector" if name.startswith(SELECTOR) else "head" if name.startswith(HEADS) else "backbone"
     scale = getattr(groups, kind)
     if kind == "backbone":
         scale *= groups.layer_decay ** (depth + 1 - layer_of(name, depth))

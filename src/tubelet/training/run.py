@@ -22,16 +22,20 @@ import torch
 from torch import Tensor, nn
 
 from tubelet.checkpoints import load_model, save_model
+from tubelet.checkpoints.backbone import load_backbone
 from tubelet.data import eval_loader, open_dataset, train_loader
 from tubelet.data.batches import Batch, Steps
 from tubelet.data.datasets import VideoClips
 from tubelet.data.datasets.base import ClipDataset
+from tubelet.data.datasets.keyframes import KeyframeClips, open_keyframes
 from tubelet.data.randaugment import Augment
 from tubelet.devices import device_of
 from tubelet.errors import TubeletError
 from tubelet.models.base import VideoModel
 from tubelet.models.config import Preprocessing
+from tubelet.models.evad import EVAD
 from tubelet.models.registry import create_model, set_selection
+from tubelet.models.vit import ViT
 from tubelet.selection.registry import methods
 from tubelet.selection.spec import parse
 from tubelet.training import distributed, saved
@@ -361,19 +365,22 @@ def data_and_model(
     labels = open_clips(config, train=True).labels
     given = config.model
     arguments = dict(given.options)
-    arguments.setdefault("num_classes", len(labels) if config.task == "classify" else 0)
+    arguments.setdefault("num_classes", 0 if config.task == "pretrain" else len(labels))
     if given.weights is not None:
         model = _begun(config, labels, arguments, note)
     else:
         model = create_model(given.name, select=given.select or "none", **arguments)
+    if config.groups.layer_decay < 1 and not isinstance(model, ViT):
+        raise TubeletError(f"groups.layer_decay counts the blocks of a ViT; {model.config.model} is none")
     data = open_clips(config, train=True, model=model)
     val = None if config.val is None else open_clips(config, train=False, model=model, labels=labels)
     if model.num_classes and model.num_classes != len(labels):
         raise TubeletError(f"the model has {model.num_classes} classes, {config.data.name} has {len(labels)}")
     views = data.views if isinstance(data, VideoClips) else None
+    stride = data.stride if isinstance(data, KeyframeClips) else views.stride if views else 1
     model.config.preprocessing = Preprocessing(
         frames=model.frames,
-        stride=views.stride if views else 1,
+        stride=stride,
         size=model.size[0] if model.size[0] == model.size[1] else model.size,
         mean=data.mean,
         std=data.std,
@@ -393,11 +400,18 @@ def open_clips(
     section = config.data if train else config.val
     assert section is not None
     options = dict(section.options)
+    options.setdefault("seed", config.seed if train else 0)
+    if config.task == "detect":
+        if model is not None:
+            options |= {"frames": model.frames, "short": min(model.size)}
+        try:
+            return open_keyframes(section.name, train=train, **options)
+        except TypeError as error:
+            raise TubeletError(f"{section.name}: no such option of key frames ({error})") from None
     if model is not None:
         options["frames"], options["size"] = model.frames, model.size
         if train and (augment := Augment.of(config.augment.randaugment, config.augment.colour, config.augment.erasing)):
             options["finish"] = augment
-    options.setdefault("seed", config.seed if train else 0)
     if labels is not None and not section.name.startswith("scenes"):
         options.setdefault("labels", labels)
     return open_dataset(section.name, train=train, **options)
@@ -436,6 +450,11 @@ def _begun(config: TrainConfig, labels: list[str], arguments: dict[str, Any], no
     """A model from `model.weights`: with their classifier where it is for the same classes, else with a new one."""
     given, classes = config.model, arguments["num_classes"]
     assert given.weights is not None
+    if config.task == "detect" and given.name and not _is_detector(given.weights):
+        model = create_model(given.name, select=given.select or "none", **arguments)
+        for line in load_backbone(model, given.weights).lines():
+            note(line)
+        return model
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         head = given.head or ("stored" if not classes or _has_classes(given.weights, labels) else "new")
@@ -446,6 +465,15 @@ def _begun(config: TrainConfig, labels: list[str], arguments: dict[str, Any], no
     if given.name:
         model.config.model = given.name
     return model
+
+
+def _is_detector(weights: Path) -> bool:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return isinstance(load_model(weights), EVAD)
+        except TubeletError:  # load_backbone says what is wrong
+            return False
 
 
 def _has_classes(weights: Path, labels: list[str]) -> bool:

@@ -5,7 +5,7 @@ The loop knows no more of a training than this, so that every recipe is a task a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import numpy as np
@@ -14,10 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tubelet.data.batches import Batch
+from tubelet.data.datasets.keyframes import KeyframeBatch
 from tubelet.errors import TubeletError
 from tubelet.models.base import VideoModel
+from tubelet.models.evad import EVAD
 from tubelet.models.vit import ViT
 from tubelet.training.config import TrainConfig
+from tubelet.training.detection import Detect, Weights
 from tubelet.training.mixing import mix, soft_targets
 from tubelet.training.pretrain import MaskedAutoencoder
 
@@ -109,4 +112,36 @@ class Pretrain:
         return {"score": -loss / max(clips, 1), "loss": loss / max(clips, 1), "clips": clips}
 
 
-TASKS: dict[str, type[Classify] | type[Pretrain]] = {"classify": Classify, "pretrain": Pretrain}
+class DetectPeople:
+    """A detector's losses over key frames (see detection.py); judged by their total on those of `val`."""
+
+    prefix = ""
+
+    def __init__(self, model: VideoModel, config: TrainConfig, normalisation: Normalisation) -> None:
+        if not isinstance(model, EVAD):
+            raise TubeletError(f"task detect trains a detector, such as evad_base; {model.config.model} is none")
+        self.module: nn.Module = model
+        given = config.detect
+        weights = Weights(given.person, given.l1, given.giou, given.action, given.nobody)
+        self.criterion = Detect(*normalisation, weights=weights, device=config.device)
+        self.device, self.half = torch.device(config.device), config.precision == "bf16"
+
+    def loss(self, module: nn.Module, batch: Batch, rng: np.random.Generator) -> Tensor:
+        assert isinstance(batch, KeyframeBatch)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            return self.criterion.loss(module, batch)[0]
+
+    @torch.no_grad()
+    def judge(self, module: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
+        frames, loss = 0, 0.0
+        for batch in batches:
+            loss += self.loss(module, batch, np.random.default_rng(0)).item() * len(batch)
+            frames += len(batch)
+        return {"score": -loss / max(frames, 1), "loss": loss / max(frames, 1), "clips": frames}
+
+
+TASKS: dict[str, Callable[[VideoModel, TrainConfig, Normalisation], Task]] = {
+    "classify": Classify,
+    "pretrain": Pretrain,
+    "detect": DetectPeople,
+}

@@ -1,0 +1,147 @@
+"""tubelet evaluate: the table, its JSON, bad input, and a process that is killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+import tubelet
+from tests.evaluation.judged import scenes_model
+from tubelet.data import write_video
+
+SPECS = ["sta:keep=0.4", "random:keep=0.5@1"]
+SELECTS = [word for select in SPECS for word in ("--select", select)]
+QUICK = ["--no-timing", "--data", "scenes:test"]
+FIELDS = {
+    "model", "select", "data", "views", "videos", "unreadable", "top1", "top1_95", "top5", "top5_95", "mean_class",
+    "mean_class_95", "log_loss", "difference", "difference_95", "only_first", "only_this", "p", "gmacs", "gmacs_video",
+    "ratio", "tokens", "params_m", "recall", "precision", "kept", "random_recall", "random_precision",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A saved model of scenes, whose tokens are those that the truth of scenes counts in."""
+    from tests.tiny import tiny
+
+    model = scenes_model()
+    fine = tiny(size=64, patch_size=8, num_classes=12, depth=3, dim=24)
+    fine.config.preprocessing, fine.config.id2label = model.config.preprocessing, model.config.id2label
+    return tubelet.save_model(fine, tmp_path_factory.mktemp("evaluated") / "fine")
+
+
+def rows_of(out):
+    return {path.name: path.read_text() for path in (out / "rows").iterdir()}
+
+
+def test_json_and_what_is_kept(run, folder, tmp_path):
+    words = ["evaluate", "--model", folder, *QUICK, *SELECTS, "--limit", 12, "--out", tmp_path / "out"]
+    done = run(*words, "--json")
+    assert done.status == 0, done.err
+    assert [row["select"] for row in done.json] == ["none", *SPECS]
+    assert all(set(row) == FIELDS and row["videos"] == 12 for row in done.json)
+    assert done.json == json.loads((tmp_path / "out" / "report.json").read_text())
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"rows", "report.json", "report.csv", "curve.png"}
+    before = rows_of(tmp_path / "out")
+    assert run(*words, "--json").json == done.json and rows_of(tmp_path / "out") == before  # nothing is run again
+    more = run(*words, "--select", "uniform:keep=0.5@1")
+    assert more.status == 0 and "uniform:keep=0.5@1" in more.out and "kept %" in more.out and "95 %" in more.out
+    assert len(rows_of(tmp_path / "out")) == 4
+
+
+def test_two_models_on_the_same_clips(run, folder, tmp_path):
+    other = tubelet.load_model(folder)
+    torch.nn.init.normal_(other.head.weight)
+    second = tubelet.save_model(other, tmp_path / "other")
+    done = run("evaluate", "--model", folder, "--model", second, *QUICK, "--limit", 12, "--json")
+    first, found = done.json
+    assert [first["model"], found["model"]] == [str(folder), str(second)]
+    assert first["difference"] is None and found["difference"] == pytest.approx(found["top1"] - first["top1"])
+
+
+def test_videos_with_times_and_a_file_that_cannot_be_read(run, model, tmp_path):
+    for number, label in enumerate(("walk", "run", "sit")):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        pixels = torch.randint(256, (20, 32, 48, 3), generator=torch.Generator().manual_seed(number)).byte()
+        write_video(tmp_path / "data" / label / "a.mp4", pixels, fps=25)
+    (tmp_path / "data" / "sit" / "broken.mp4").write_bytes(b"no video")
+    words = ["evaluate", "--model", model, "--data", tmp_path / "data", "--views", "2x3", "--select", "random:r=3"]
+    done = run(*words, "--json")
+    assert done.status == 0 and "broken.mp4" in done.err
+    assert all(row["videos"] == 3 and row["unreadable"] == 1 and row["views"] == "2x3" for row in done.json)
+    assert all(row["ms_median"] > 0 and row["gmacs_video"] == 6 * row["gmacs"] for row in done.json)
+    assert all(row["recall"] is None for row in done.json)
+    strict = run(*words, "--strict")
+    assert strict.status == 2 and "broken.mp4" in strict.err
+
+
+def test_config_of_a_training(run, folder, tmp_path):
+    config = tmp_path / "mine.yaml"
+    model = "model: videomae_small\nsteps: 3\n"
+    config.write_text(f"{model}out: {folder}\ndata: scenes_easy\nval: {{split: test}}\n")
+    done = run("evaluate", config, "--no-timing", "--limit", 3, "--out", tmp_path / "out", "--json")
+    assert done.status == 0, done.err
+    assert done.json[0]["data"] == "scenes_easy" and done.json[0]["model"] == str(folder)
+    config.write_text(f"{model}out: {tmp_path / 'empty'}\ndata: scenes_easy\n")
+    assert "no model.safetensors there yet" in run("evaluate", config).err
+    config.write_text(f"{model}data: scenes_easy\n")
+    assert "says no out" in run("evaluate", config).err
+    config.write_text("a list\n")
+    assert "keys such as model, data and batch are expected" in run("evaluate", config).err
+    assert "cannot be read" in run("evaluate", tmp_path / "none.yaml").err
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([], "say what is evaluated"),
+        (["--model", "MODEL", "--data", "nowhere"], "no data set 'nowhere'"),
+        (["--model", "MODEL", "--data", "scenes:tset"], "no split 'tset'; allowed: train, val, test"),
+        (["--model", "MODEL", "--data", "scenes", "--select", "sta:r=9999"], "r=9999 is too large"),
+        (["--model", "MODEL", "--data", "scenes", "--views", "2x1"], "one view"),
+        (["--model", "MODEL", "--data", "scenes", "--truth", "box"], "only JHMDB has boxes"),
+        (["--model", "MODEL", "--data", "scenes", "--out", "FILE"], "is a file; a folder for the rows"),
+        (["--model", "videomae_base", "--data", "scenes"], "videomae_base"),
+    ],
+)
+def test_bad_input_is_one_sentence(run, folder, tmp_path, words, sentence):
+    (tmp_path / "file").touch()
+    places = {"MODEL": folder, "FILE": tmp_path / "file"}
+    done = run("evaluate", *(places.get(word, word) for word in words))
+    assert done.status == 2 and sentence in done.err and len(done.err.splitlines()) == 1 and not done.out
+
+
+def test_rows_of_another_evaluation(run, folder, tmp_path):
+    words = ["evaluate", "--model", folder, "--no-timing", "--limit", 2, "--out", tmp_path / "out"]
+    assert run(*words, "--data", "scenes:test").status == 0
+    other = run(*words, "--data", "scenes:val")
+    assert other.status == 2 and "rows of another evaluation: data was 'scenes:test" in other.err
+    assert run(*words, "--data", "scenes:val", "--renew").status == 0
+
+
+@pytest.mark.slow
+def test_a_killed_evaluation_resumes_to_the_same_rows(run, folder, tmp_path):
+    words = ["evaluate", "--model", folder, *QUICK, *SELECTS, "--limit", 36, "--batch", 2]
+    assert run(*map(str, words), "--out", tmp_path / "whole").status == 0
+    expected, out = rows_of(tmp_path / "whole"), tmp_path / "killed"
+    command = [sys.executable, "-m", "tubelet", *map(str, words), "--out", str(out)]
+    lines = []
+    for wanted in (4, 14):  # rows of the last selection, by when it is killed
+        process = subprocess.Popen(command, env=os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        until = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < until:
+            lines = [text.count("\n") for text in rows_of(out).values()] if (out / "rows").exists() else []
+            if len(lines) == 3 and min(lines) > wanted:
+                break
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        assert wanted < min(lines) and not (out / "report.json").exists()
+    assert run(*map(str, words), "--out", out).status == 0
+    assert rows_of(out) == expected
+    assert (out / "report.csv").read_text() == (tmp_path / "whole" / "report.csv").read_text()

@@ -1,0 +1,172 @@
+"""Key frames with boxes: which frames, boxes in the pixels of the clip, mirrored clips, batches of several sizes."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tubelet.data import eval_loader, train_loader, write_video
+from tubelet.data.batches import Steps
+from tubelet.data.datasets.base import Key
+from tubelet.data.datasets.keyframes import KeyframeClips, collate_keyframes, open_keyframes, people, tubes_of
+from tubelet.data.datasets.listing import Record
+from tubelet.data.datasets.tubes import Tube, Tubes
+from tubelet.data.keyframe import flipped_boxes, resized, resized_boxes, resized_size
+from tubelet.data.sampling import around
+from tubelet.errors import TubeletError, VideoError
+
+
+def drawn(path, frames=20, height=48, width=64):
+    """A white square of 12 pixels that moves one pixel a frame: its box at frame t is t + 4, 10, t + 16, 22."""
+    video = torch.full((frames, height, width, 3), 30, dtype=torch.uint8)
+    for t in range(frames):
+        video[t, 10:22, t + 4 : t + 16] = 230
+    write_video(path, video, fps=25)
+
+
+@pytest.fixture
+def boxes(tmp_path):
+    drawn(tmp_path / "a.mp4")
+    drawn(tmp_path / "b.mp4", height=64, width=48)
+    rows = ["path,frame,x1,y1,x2,y2,label,person"]
+    for name in ("a.mp4", "b.mp4"):
+        for t in range(2, 18):
+            rows.append(f"{name},{t},{t + 4},10,{t + 16},22,walk,anna")
+            if t > 9:
+                rows.append(f"{name},{t},{t + 4},10,{t + 16},22,wave,anna")
+            if name == "b.mp4":
+                rows.append(f"{name},{t},0,30,20,60,sit,ben")
+    (tmp_path / "boxes.csv").write_text("\n".join(rows) + "\n")
+    return tmp_path / "boxes.csv"
+
+
+@given(st.integers(1, 60), st.integers(0, 59), st.sampled_from([4, 8, 16]), st.integers(1, 5))
+def test_a_clip_around_a_key_frame(total, key, frames, stride):
+    key = key % total
+    clip = around(total, key, frames, stride)
+    assert len(clip) == frames and clip == sorted(clip) and 0 <= clip[0] and clip[-1] < total
+    assert clip[frames // 2] == key
+    expected = range(key - frames // 2 * stride, key + frames // 2 * stride, stride)
+    assert clip == [min(max(i, 0), total - 1) for i in expected]
+
+
+def test_boxes_are_pixels_of_the_clip(boxes):
+    data = open_keyframes(boxes, frames=8, stride=1, short=96, train=False, per_video=3)
+    assert data.labels == ["sit", "walk", "wave"] and len(data) == 6
+    frames = [data[i].frame for i in range(3)]
+    assert frames == [4, 10, 15]  # evenly over frames 2 to 17
+    sample = data[1]
+    assert sample.clips.shape == (1, 8, 96, 128, 3) and sample.name == "a.mp4"
+    assert sample.boxes.tolist() == [[28.0, 20.0, 52.0, 44.0]]  # twice as large
+    assert sample.actions.tolist() == [[0, 1, 1]]  # one person does both
+    x1, y1, x2, y2 = (int(side) for side in sample.boxes[0])
+    key = sample.clips[0, 4]  # the key frame is in the middle
+    assert key[y1 + 3 : y2 - 3, x1 + 3 : x2 - 3].float().mean() > 200 and key[:, : x1 - 4].float().mean() < 60
+    both = data[4]
+    assert both.clips.shape == (1, 8, 128, 96, 3) and len(both.boxes) == 2
+    assert both.actions.sum(0).tolist() == [1, 1, 1]
+
+
+def test_training_draws_key_frames_and_mirrors_boxes_with_the_picture(boxes):
+    data = open_keyframes(boxes, frames=8, stride=1, short=48, train=True)
+    assert len(data) == 2 and data.targets == [1, 1]
+    drawn = [data[Key(0, epoch)] for epoch in range(12)]
+    assert len({sample.frame for sample in drawn}) > 4 and all(2 <= sample.frame <= 17 for sample in drawn)
+    mirrored = 0
+    for sample in drawn:
+        x1, y1, x2, y2 = (int(side) for side in sample.boxes[0])
+        assert sample.clips[0, 4, y1 + 2 : y2 - 2, x1 + 2 : x2 - 2].float().mean() > 190
+        mirrored += x1 != sample.frame + 4
+    assert 0 < mirrored < 12
+    again = data[Key(0, 5)]
+    assert torch.equal(again.clips, drawn[5].clips) and torch.equal(again.boxes, drawn[5].boxes)
+    never = open_keyframes(boxes, frames=8, stride=1, short=48, train=True, flip=False)
+    assert all(int(never[Key(0, epoch)].boxes[0, 0]) == never[Key(0, epoch)].frame + 4 for epoch in range(6))
+
+
+def test_the_cache_changes_nothing(boxes, tmp_path):
+    plain = open_keyframes(boxes, frames=8, stride=2, short=60, train=True)
+    cached = open_keyframes(boxes, frames=8, stride=2, short=60, train=True, cache=tmp_path / "cache")
+    for key in (Key(1, 0), Key(1, 1), Key(0, 2), Key(1, 3)):
+        ours, theirs = cached[key], plain[key]
+        assert torch.equal(ours.clips, theirs.clips) and torch.equal(ours.boxes, theirs.boxes)
+
+
+def test_batches_of_several_sizes(boxes):
+    data = open_keyframes(boxes, frames=8, stride=1, short=48)
+    batch = collate_keyframes([data[0], data[1]])
+    assert batch.clips.shape == (2, 1, 8, 64, 64, 3) and batch.sizes.tolist() == [[48, 64], [64, 48]]
+    clips = batch.input(data.mean, data.std)
+    assert clips.shape == (2, 3, 8, 64, 64)
+    assert clips[0, :, :, 48:].abs().sum() == 0 and clips[1, :, :, :, 48:].abs().sum() == 0  # not black, but nothing
+    assert clips[0, :, :, :48].abs().sum() > 0
+    for loader in (eval_loader(data, 2), train_loader(data, Steps(2, 2, 1))):
+        (loaded,) = list(loader)
+        assert len(loaded.boxes) == 2 and loaded.sizes.shape == (2, 2)
+
+
+def test_boxes_of_pictures_of_another_size(tmp_path):
+    """UCF101-24's boxes are pixels of 320 x 240, whatever the file has."""
+    drawn(tmp_path / "v_walk_g01.mp4")
+    tube = Tube(0, torch.arange(20), torch.tensor([[20.0, 50.0, 80.0, 110.0]]).repeat(20, 1))
+    tubes = Tubes(["walk"], (320, 240), {"walk/v_walk_g01": [tube]})
+    listing_record = Record(tmp_path / "v_walk_g01.mp4", 0, "walk/v_walk_g01.avi")
+    from tubelet.data.datasets.listing import Listing
+
+    data = KeyframeClips(Listing("test", ["walk"], [listing_record]), tubes, frames=4, stride=1, short=48)
+    torch.testing.assert_close(data[0].boxes, torch.tensor([[4.0, 10.0, 16.0, 22.0]]))
+
+
+def test_who_is_on_a_frame():
+    frames, box = torch.tensor([3]), torch.tensor([[1.0, 2, 3, 4]])
+    tubes = [Tube(0, frames, box, "a"), Tube(2, frames, box, "a"), Tube(1, frames, box, ""), Tube(2, frames, box, "")]
+    found, actions = people(tubes, 3, 3)
+    assert found.shape == (2, 4) and actions.tolist() == [[1, 0, 1], [0, 1, 1]]
+    found, actions = people(tubes, 4, 3)
+    assert found.shape == (0, 4) and actions.shape == (0, 3)
+
+
+@pytest.mark.parametrize("name", ["x/b/c.mp4", "b/c.avi", "b/c", "c"])
+def test_annotations_name_videos_in_many_ways(name):
+    tubes = Tubes(["a"], None, {"b/c": [], "c": []})
+    assert tubes_of(Record("b/c.mp4", 0, name), tubes) == []
+    assert tubes_of(Record("b/d.mp4", 0, "b/d"), tubes) is None
+
+
+def test_the_published_resizing():
+    assert resized_size(240, 320, 288) == (288, 384)
+    assert resized_size(1080, 1920, 288) == (288, 512)
+    assert resized_size(100, 1000, 288) == (133, 1333)  # the long side decides
+    assert resized_size(48, 70, 36) == (36, 53)  # half rounds up
+    assert resized(torch.zeros(2, 48, 70, 3, dtype=torch.uint8), 36).shape == (2, 36, 53, 3)
+    assert resized_boxes(torch.tensor([[-5.0, 2, 99, 30]]), 48, 70, 24).tolist() == [[0, 1, 34.5, 15]]
+    boxes = torch.tensor([[3.0, 1, 10, 5]])
+    assert flipped_boxes(boxes, 20).tolist() == [[9, 1, 16, 5]]
+    assert torch.equal(flipped_boxes(flipped_boxes(boxes, 20), 20), boxes)
+
+
+def test_what_cannot_be(boxes, tmp_path):
+    with pytest.raises(TubeletError, match="jhmdb:SPLIT, ucf24:SPLIT or a csv"):
+        open_keyframes("nothing.csv")
+    with pytest.raises(TubeletError, match="per_video must be at least 1"):
+        open_keyframes(boxes, per_video=0)
+    with pytest.raises(TubeletError, match="stride must be at least 1"):
+        open_keyframes(boxes, stride=0)
+    (tmp_path / "b.mp4").unlink()
+    data = open_keyframes(boxes, frames=8)
+    with pytest.raises((VideoError, OSError)):
+        data[1]
+    late = Tubes(["a"], None, {"a.mp4": [Tube(0, torch.tensor([50]), torch.ones(1, 4))]})
+    from tubelet.data.datasets.listing import Listing
+
+    data = KeyframeClips(Listing("late", ["a"], [Record(tmp_path / "a.mp4", 0, "a.mp4")]), late, frames=4)
+    with pytest.raises(VideoError, match="has 20 frames, and the first with a box is 50"):
+        data[0]
+
+
+def test_jhmdb(data_root):
+    data = open_keyframes("jhmdb:split1_fit", root=data_root / "jhmdb", frames=16, short=128, train=True)
+    assert len(data) == 553 and len(data.labels) == 21
+    sample = data[Key(7, 1)]
+    assert sample.clips.shape == (1, 16, 128, 171, 3) and sample.boxes.shape == (1, 4) and sample.actions.sum() == 1
+    assert sample.actions[0, sample.label] == 1
