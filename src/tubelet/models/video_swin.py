@@ -5,8 +5,8 @@ one of twice the width -> norm -> mean of the tokens -> classes. Parameter names
 without their `backbone.` and with `head` for the classifier.
 
 Differences from the released code: attention is fused, one call for windows that look alike (windows.py); of padding
-nothing is computed, with the same numbers; blocks work through a few windows and a few tokens at a time, so that what
-is between their layers stays in the cache. `window="fitted"` is another computation, see VideoSwin.
+nothing is computed, with the same numbers; on a CPU blocks work through a few windows and a few tokens at a time.
+`window="fitted"` is another computation, see VideoSwin.
 
 Selection. T and S budgets stand before a stage and leave a smaller box, on which all goes on as on a smaller clip.
 Any other set of tokens (keep=, r=) is this project's own design, published by nobody. It acts before or after a block,
@@ -14,8 +14,9 @@ and the windows stay as they are. Tokens that were dropped keep their last featu
 key, value, MLP), they do not attend, and nobody attends to them: their keys are masked, since for a stale key each
 block would have to project them after all. Where the grid is needed again, when tokens are merged between stages, all
 of them stand again, the dropped ones as they last were: such a selection lasts until the end of its stage. After the
-last stage the mean is that of the tokens left. What it saves are the linear layers, nine tenths of a block; the
-products of queries and keys are those of whole windows, and are counted as such.
+last stage the mean is that of the tokens left. What it saves are the linear layers (of VideoSwin-B two thirds of a
+block in the first stage, nine tenths in the third); the products of queries and keys are those of whole windows, and
+are counted as such.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ from tubelet.models.windows import SEAM, Kind, Windows, fitted, windows_of
 from tubelet.selection.core import NOTHING, Ask, Grid, Layout, Signals, Tokens, put, take
 from tubelet.selection.plan import Host, Kept, Place, Plan
 
-WINDOWS_AT_ONCE = 8  # of a clip: what is between the linear layers stays in the cache
-TOKENS_AT_ONCE = 3136
+# Of a clip, on a CPU: what is between linear layers stays in the cache, and in memory that is there already.
+WINDOWS_AT_ONCE, TOKENS_AT_ONCE = 8, 3136
 STRIDE = 2  # frames of the video from one frame of a clip to the next
 LEFT_OUT = -1e4  # on the logits of keys that were dropped: nothing is left of them in any number type
 
@@ -70,7 +71,7 @@ class WindowAttention(nn.Module):
         sharp: list[Tensor] = []
         for kind in windows.kinds:
             bias = self.bias(kind, table)  # (1, heads, n, n or n + 1)
-            for tokens in kind.tokens.split(WINDOWS_AT_ONCE):  # (W, n)
+            for tokens in kind.tokens.split(WINDOWS_AT_ONCE if x.is_cpu else kind.tokens.shape[0]):  # (W, n)
                 index, n = tokens.flatten(), tokens.shape[1]
                 part = self.qkv(x.index_select(1, index)) if qkv is None else qkv.index_select(1, index)
                 q, k, v = part.view(-1, n, 3, self.heads, x.shape[-1] // self.heads).permute(2, 0, 3, 1, 4)
@@ -162,7 +163,8 @@ class Block(nn.Module):
         tokens = tokens.after_attention(tokens.x + self.drop_path(y), signals)
         if inside is not None:
             tokens = inside(tokens)
-        y = [self.mlp(self.norm2(part)) for part in tokens.x.split(TOKENS_AT_ONCE, dim=1)]
+        at_once = TOKENS_AT_ONCE if tokens.x.is_cpu else tokens.x.shape[1]
+        y = [self.mlp(self.norm2(part)) for part in tokens.x.split(at_once, dim=1)]
         return tokens.with_x(tokens.x + self.drop_path(torch.cat(y, dim=1)))
 
 

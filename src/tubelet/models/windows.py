@@ -105,7 +105,7 @@ def _constant(t: int, h: int, w: int, w_t: int, w_h: int, w_w: int, shifted: boo
         return _remembered((t, h, w), (w_t, w_h, w_w), shifted, device)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=32)
 def _remembered(grid: Size, window: Size, shifted: bool, device: torch.device) -> Windows:
     sides = [clipped(n, w, w // 2 * shifted) for n, w in zip(grid, window, strict=True)]
     kinds, order = [], []
