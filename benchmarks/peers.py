@@ -25,6 +25,7 @@ from tubelet.errors import TubeletError
 from tubelet.models.base import VideoModel
 from tubelet.models.mvit import Block, MViT
 from tubelet.models.registry import create_model
+from tubelet.models.video_swin import VideoSwin
 from tubelet.models.vit import Block as ViTBlock
 from tubelet.models.vit import ViT
 from tubelet.profiling.flops import clip_shape
@@ -112,9 +113,29 @@ def torchvision_mvit(model: VideoModel) -> tuple[str, nn.Module, Callable[[Tenso
     return f"torchvision {torchvision.__version__} MViT (version 1)", peer, lambda clip: clip
 
 
-PEERS = {
+def torchvision_swin3d(model: VideoModel) -> tuple[str, nn.Module, Callable[[Tensor], Tensor]]:
+    """VideoSwin of torchvision in the sizes of `model`: name, model, its layout of a clip."""
+    mend_torchvision()
+    import torchvision
+    from torchvision.models.video.swin_transformer import SwinTransformer3d
+
+    assert isinstance(model, VideoSwin)
+    arguments = model.config.arguments
+    peer = SwinTransformer3d(
+        patch_size=list(model.patch),
+        embed_dim=model.widths[0],
+        depths=list(arguments["depths"]),
+        num_heads=list(arguments["heads"]),
+        window_size=list(model.window_size),
+        num_classes=model.num_classes,
+    ).eval()
+    return f"torchvision {torchvision.__version__} SwinTransformer3d", peer, lambda clip: clip
+
+
+PEERS: dict[str, Callable[[VideoModel], tuple[str, nn.Module, Callable[[Tensor], Tensor]]]] = {
     **{f"videomae_{size}": transformers_videomae for size in ("small", "base", "large", "huge")},
     "mvit_base_16x4": torchvision_mvit,
+    **{f"videoswin_{size}": torchvision_swin3d for size in ("tiny", "small", "base", "base_ssv2")},
 }
 
 

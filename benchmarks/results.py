@@ -39,6 +39,10 @@ class Entry:
 
 MVIT = "--model mvit_base_16x4 --select stts:T5@0-S13@4 --select stts:T3@0-S11@4"
 VIDEOMAE = "--model videomae_base --select sta:r=48 --select sta:r=64"
+VIDEOSWIN = "--model videoswin_base --threads 1"
+SWIN_BOXES = "--select stts:T8@0 --select stts:T10@0 --select stts:T14@0"  # 10 and 14 with padded windows
+# Sets of tokens with fill-up, in the third stage: STA's schedule, and one step before it. At which share does it pay?
+SWIN_SETS = " ".join(f"--select sta:keep={k} --select random:keep={k}@4" for k in (0.9, 0.7, 0.5, 0.3))
 ENTRIES = {
     "flops_videomae": Entry("benchmarks.flops_videomae"),
     "flops_stts": Entry("benchmarks.flops_stts"),
@@ -50,9 +54,20 @@ ENTRIES = {
     "timing_mvit_base": Entry(f"benchmarks.timing {MVIT} --threads 1,2 --runs 9 --peers"),
     "timing_evad": Entry("benchmarks.timing_evad --runs 7"),
     "timing_xvit": Entry("benchmarks.timing_xvit --rounds 9"),
+    "timing_videoswin_base": Entry(f"benchmarks.timing {VIDEOSWIN} {SWIN_BOXES} --runs 7 --peers"),
+    "timing_videoswin_sets": Entry(f"benchmarks.timing {VIDEOSWIN} {SWIN_SETS} --runs 5"),
     "timing_videomae_base_gpu": Entry(
         f"benchmarks.timing {VIDEOMAE} --device cuda --batch 1,32 --dtype float32,bfloat16 --compile no,yes --runs 30",
         gpu=True,
+    ),
+    "throughput": Entry("benchmarks.throughput configs/smoke.yaml configs/scenes_vit.yaml --set threads=1"),
+    "scenes_vit": Entry(
+        "benchmarks.judged --model videomae_tiny_scenes --clips 2400 "
+        "--data scenes_easy:test,scenes:test,scenes_hard:test,scenes_table:test"
+    ),
+    "table_a_scenes": Entry(
+        "benchmarks.table_a --model videomae_tiny_scenes --data scenes_table:test --clips 10000 --keep 0.5,0.25 "
+        "--out runs/table_a_scenes"
     ),
     "table_a_jhmdb": Entry(
         "benchmarks.table_a --model videomae_tiny_jhmdb --data jhmdb:split1_test --truth box --out runs/table_a_jhmdb",

@@ -82,13 +82,18 @@ def test_videos_with_times_and_a_file_that_cannot_be_read(run, model, tmp_path):
 
 def test_config_of_a_training(run, folder, tmp_path):
     config = tmp_path / "mine.yaml"
-    config.write_text(f"out: {folder}\ndata: scenes_easy\nval: test\nsteps: 3\n")
+    model = "model: videomae_small\nsteps: 3\n"
+    config.write_text(f"{model}out: {folder}\ndata: scenes_easy\nval: {{split: test}}\n")
     done = run("evaluate", config, "--no-timing", "--limit", 3, "--out", tmp_path / "out", "--json")
     assert done.status == 0, done.err
     assert done.json[0]["data"] == "scenes_easy" and done.json[0]["model"] == str(folder)
+    config.write_text(f"{model}out: {tmp_path / 'empty'}\ndata: scenes_easy\n")
+    assert "no model.safetensors there yet" in run("evaluate", config).err
+    config.write_text(f"{model}data: scenes_easy\n")
+    assert "says no out" in run("evaluate", config).err
     config.write_text("a list\n")
-    assert "a config has lines" in run("evaluate", config).err
-    assert "no config can be read" in run("evaluate", tmp_path / "none.yaml").err
+    assert "keys such as model, data and batch are expected" in run("evaluate", config).err
+    assert "cannot be read" in run("evaluate", tmp_path / "none.yaml").err
 
 
 @pytest.mark.parametrize(

@@ -281,7 +281,7 @@ def test_cost_as_measured_on_the_released_code(name, select, expected, at_most):
     assert gmacs < expected if at_most else gmacs == pytest.approx(expected, rel=0.005)
 
 
-@pytest.mark.parametrize(("kept", "expected"), [(10, 167.3), (9, 161.6)])  # others: results/flops_videoswin
+@pytest.mark.parametrize(("kept", "expected"), [(10, 167.3), (9, 161.6)])
 def test_cost_of_fitted_windows(kept, expected):
     """As the released code costs when built with a window that divides the frames."""
     with torch.device("meta"):

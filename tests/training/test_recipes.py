@@ -5,10 +5,11 @@ import torch
 import yaml
 
 from tests.project import ROOT
-from tests.tiny import MODELS
+from tests.tiny import DETECTOR, MODELS
 from tests.training.tiny import train
 from tubelet import load_model
 from tubelet.data.datasets.scenes import SceneClips, write_scenes
+from tubelet.data.scenes import LABELS
 from tubelet.selection.spec import parse
 from tubelet.training.config import ONLY_TRAINING, make_config, read_config
 
@@ -17,8 +18,10 @@ SMALL = dict(MODELS.values()) | {  # of a model: arguments that make it so
     "videomae_small": {"dim": 16, "depth": 2, "heads": 2},
     "videomae_base": {"size": 32, "patch_size": 16, "dim": 16, "depth": 2, "heads": 2},
     "videomae_tiny_jhmdb": {"size": 32, "patch_size": 16, "dim": 16, "depth": 2, "heads": 2},
-    "videoswin_base": MODELS["videoswin"][1],
-    "videoswin_base_ssv2": MODELS["videoswin"][1],
+    "evad_base": DETECTOR,
+    "evad_tiny": DETECTOR,
+    "videoswin_base": MODELS["swin"][1],
+    "videoswin_base_ssv2": MODELS["swin"][1],
 }
 OWN = ("frames", "segment_length", "mixing_div", "dropout", "drop_path", "positions", "select")
 HERE = {"device": "cpu", "workers": 0, "threads": 1, "tensorboard": False, "precision": "float32", "log_every": 1}
@@ -26,10 +29,12 @@ HERE = {"device": "cpu", "workers": 0, "threads": 1, "tensorboard": False, "prec
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
-    """A folder with train.csv and val.csv of 24 and 12 small mp4."""
+    """A folder with train.csv and val.csv of 24 and 12 small mp4, and a csv of boxes for each."""
     folder = tmp_path_factory.mktemp("clips")
     for split, length in (("train", 24), ("val", 12)):
         write_scenes(folder, SceneClips(split, length=length, curriculum=False, fresh=False))
+        rows = [f"{split}/{index:06d}.mp4,8,10,5,40,50,{LABELS[index % 12]}" for index in range(length)]
+        (folder / f"{split}_boxes.csv").write_text("\n".join(["path,frame,x1,y1,x2,y2,label", *rows]) + "\n")
     return folder
 
 
@@ -46,6 +51,8 @@ def small(content, clips):
         content["model"]["select"] = smaller(kept["select"])
     if str(data["name"]).startswith("scenes"):
         content["data"]["length"], content["val"]["length"] = 48, 6
+    elif content.get("task") == "detect":
+        content["data"], content["val"] = ({"name": str(clips / f"{s}_boxes.csv")} for s in ("train", "val"))
     else:
         options = {k: v for k, v in data.items() if k in (*ONLY_TRAINING, "area", "stride", "flip", "mean", "std")}
         content["data"] = {**options, "name": str(clips), "split": "train"}
@@ -59,7 +66,7 @@ def small(content, clips):
 def smaller(spec):
     """A spec of the same kind that fits a small model."""
     term = parse(spec).terms[0]
-    steps = {"T": "T0.6@0", "S": "S0.8@1"}
+    steps = {"T": "T0.6@0", "S": "S0.8@1", "keep": "keep=0.9@3"}
     budgets = "-".join(steps[step.budget.kind] for step in term.steps)
     return f"{term.name}:{budgets}" + "".join(f",{k}={v}" for k, v in term.options)
 

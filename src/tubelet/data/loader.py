@@ -181,8 +181,6 @@ def _collate(found: list[Sample | dict[str, str]], replace: bool) -> Batch:
         return Batch(torch.empty(0), torch.empty(0, dtype=torch.long), [], [], bad=bad)
     if isinstance(samples[0], KeyframeSample):
         return collate_keyframes([one for one in samples if isinstance(one, KeyframeSample)], bad)
-    if all(isinstance(sample, KeyframeSample) for sample in samples):
-        return collate_keyframes(samples, bad)  # type: ignore[arg-type]
     truths = [sample.truth for sample in samples if sample.truth is not None]
     return Batch(
         clips=torch.stack([sample.clips for sample in samples]),

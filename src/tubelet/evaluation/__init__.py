@@ -7,7 +7,7 @@ rows = table([Candidate("mine", model, judged)], "jhmdb:split1_test")
 
 from tubelet.evaluation.ava import evaluate_ava
 from tubelet.evaluation.boxes import bootstrap
-from tubelet.evaluation.data import open_for, protocol_of, trained, views_of
+from tubelet.evaluation.data import open_for, protocol_of, views_of
 from tubelet.evaluation.detections import as_detections, of_tubes
 from tubelet.evaluation.report import Candidate, pair_of, table, write
 from tubelet.evaluation.rows import columns, read_rows
@@ -31,7 +31,6 @@ __all__ = [
     "protocol_of",
     "read_rows",
     "table",
-    "trained",
     "views_of",
     "write",
 ]

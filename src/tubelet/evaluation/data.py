@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -93,25 +92,3 @@ def check_classes(model: VideoModel, dataset: ClipDataset, data: str) -> None:
         where = f"class {at} is {dataset.labels[at]!r} there and {names[at]!r} here" if at is not None else ""
         counts = f"{data} has {len(dataset.labels)} classes, the model {len(names)}"
         raise TubeletError(f"the classes of {data} are not those of the model: {where or counts}")
-
-
-def trained(config: Mapping[str, Any]) -> tuple[Path, str, dict[str, Any]]:
-    """From the config of a training to what is evaluated: the folder of the model, the data set, options of it.
-
-    config:  `out`, the folder with model.safetensors and config.json;  `data`, a name, or a mapping of `name` and
-             options of `open_dataset`;  `val`, the split, or a mapping of options that go before those of `data`
-
-    Raises TubeletError for what is missing.
-    """
-    for key in ("out", "data"):
-        if not config.get(key):
-            raise TubeletError(f"the config says no {key}: needed are out, data and, for a split, val")
-    folder, data, val = Path(str(config["out"])), config["data"], config.get("val")
-    if not (folder / "model.safetensors").exists():
-        raise TubeletError(f"{folder}: no model.safetensors there yet; train it first, or say out")
-    options = dict(data) if isinstance(data, Mapping) else {"name": data}
-    options |= dict(val) if isinstance(val, Mapping) else {"split": val}
-    name = str(options.pop("name", "") or "")
-    if not name:
-        raise TubeletError(f"data: {data!r} says no name; give a name, a folder or a csv")
-    return folder, name, options

@@ -70,8 +70,8 @@ def processes(device: torch.device) -> Iterator[tuple[Processes, torch.device]]:
 def wrap(module: nn.Module, parallel: str, where: Processes, device: torch.device) -> nn.Module:
     """DDP or FSDP2 around a module, in more than one process.
 
-    A scorer that no loss reaches on a step gets no gradient: DDP is told to look for such parameters, and does not
-    wait for them.
+    A scorer that no loss reaches on a step gets no gradient, nor does the mask token of a detector that drops nothing:
+    DDP is told to look for such parameters, and does not wait for them.
     """
     if where.world == 1:
         return module
@@ -86,9 +86,9 @@ def wrap(module: nn.Module, parallel: str, where: Processes, device: torch.devic
                     fully_shard(block, mesh=mesh)
         fully_shard(module, mesh=mesh, reshard_after_forward=True)  # in place; in shards after a judgement too
         return module
-    learned = any(name.startswith("plan.") or ".plan." in name for name, _ in module.named_parameters())
+    idle = any("plan." in name or "context.mask_token" in name for name, _ in module.named_parameters())
     ids = [device.index] if device.type == "cuda" else None
-    return DistributedDataParallel(module, device_ids=ids, find_unused_parameters=learned)
+    return DistributedDataParallel(module, device_ids=ids, find_unused_parameters=idle)
 
 
 def unsynchronised(module: nn.Module, last: bool) -> AbstractContextManager[Any]:
