@@ -202,6 +202,7 @@ class XViT(VideoModel):
         """The tokens that are left after the last block, those of each frame behind its class token."""
         tokens = self.embed(clip)
         schedule = self.plan.schedule(tokens.source)
+        tokens = schedule.begin(tokens, clip)
         position, frames = tokens.position, self.frames_of(tokens)
         for i, block in enumerate(self.blocks):
             tokens = schedule.apply("before", i, tokens, record)
@@ -267,7 +268,7 @@ class XViT(VideoModel):
 
     def host(self) -> Host:
         """What a plan must know of this model: equally many tokens of each frame may go on, and whole frames."""
-        return Host("X-ViT", (self.dim,) * self.depth, class_token=True, step=_equal_frames)
+        return Host("X-ViT", (self.dim,) * self.depth, class_token=True, step=_equal_frames, pixels=True)
 
     def tokens_entering(self, grid: Grid | None = None) -> list[int]:
         schedule = self.plan.schedule(grid or self.grid)
