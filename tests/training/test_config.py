@@ -66,6 +66,7 @@ def test_overrides_reach_into_sections(tmp_path):
         ),
         ({"model": {"dim": 3}}, "a name or weights must be given"),
         ({"select_until": {1.5: "none"}}, "select_until: shares"),
+        ({"task": "detect", "batch": 4, "accumulate": 2}, "accumulate: the losses of a detector"),
         ({"groups": {"frozen": {"heart": 2}}}, "groups.frozen.heart"),
     ],
 )

@@ -200,3 +200,38 @@ def test_resume_of_a_broken_checkpoint_is_refused(tmp_path):
     (tmp_path / saved.CHECKPOINT).write_bytes(b"not one")
     with pytest.raises(TubeletError, match="cannot be read"):
         train(config(tmp_path), resume=True)
+
+
+def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
+    """Also where the loss is looked at more rarely than the state is saved."""
+    changed = {"optimizer": {"name": "sgd", "lr": 1e30}, "clip": 0.0, "log_every": 12, "schedule": {"warmup_steps": 6}}
+    with pytest.raises(TubeletError, match="the weights are no numbers at step"):
+        train(config(tmp_path, **changed))
+    state = saved.load_state(tmp_path)
+    assert state is None or all(torch.isfinite(weight).all() for weight in state["model"].values())
+
+
+def test_resume_with_other_clips_is_refused(tmp_path):
+    train(config(tmp_path, steps=1))
+    state = saved.load_state(tmp_path)
+    saved.save_state(tmp_path, {**state, "clips": "others"})
+    with pytest.raises(TubeletError, match="was begun with other clips in scenes_easy"):
+        train(config(tmp_path, steps=1), resume=True)
+
+
+def test_resume_may_judge_on_other_clips(tmp_path, whole):
+    train(config(tmp_path), resume=True)
+    train(config(tmp_path, val={"length": 12}), resume=True)
+    same(tmp_path, whole)
+
+
+def test_mixing_needs_two_clips(tmp_path):
+    with pytest.raises(TubeletError, match="leaves 1 each; at least 2"):
+        train(config(tmp_path, accumulate=4))
+    assert not (tmp_path / saved.CHECKPOINT).exists()
+
+
+def test_a_name_and_weights_of_another_architecture(tmp_path, whole):
+    model = {"name": "mvit_base_16x4", "weights": str(whole)}
+    with pytest.raises(TubeletError, match="model.name is mvit_base_16x4, and its weights are those of a vit"):
+        train(config(tmp_path, model=model))

@@ -130,7 +130,7 @@ def judged(
             data=data,
             protocol=protocol_of(model, dataset),
             out=None if out is None else out / "rows",
-            title=Path(name).name if several else "",
+            title=name if several else "",
             limit=args.limit,
             batch=args.batch,
             workers=args.workers,

@@ -23,7 +23,9 @@ LUMA = (0.299, 0.587, 0.114)
 
 @dataclass(frozen=True)
 class Augment:
-    """operations of strength `magnitude` +- `deviation` of 10; jitter of colours; chance of an erased box."""
+    """operations of strength `magnitude` +- `deviation` of 10, of which each is left out half of the time; jitter of
+    colours; chance of an erased box.
+    """
 
     operations: int = 0
     magnitude: float = 0.0
@@ -49,6 +51,8 @@ class Augment:
         if self.colour:
             x = jitter(x, rng, self.colour)
         for name in rng.choice(list(OPERATIONS), self.operations):
+            if rng.random() < 0.5:  # as in the implementation that the recipes were made with
+                continue
             strength = min(max(rng.normal(self.magnitude, self.deviation) / 10, 0), 1)
             x = OPERATIONS[name](x, strength if rng.random() < 0.5 else -strength)
         if self.erasing and rng.random() < self.erasing:

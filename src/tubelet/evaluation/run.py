@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tubelet.data import eval_loader
 from tubelet.data.check.leaks import source_of
-from tubelet.data.datasets.base import ClipDataset, Key, Sample, as_key
+from tubelet.data.datasets.base import ClipDataset, Key, Sample, as_key, clips_id
 from tubelet.errors import SelectionError, TubeletError
 from tubelet.evaluation.quality import Found, found
 from tubelet.evaluation.rows import Belonging, Memory, Row, RowFile, file_name
@@ -169,13 +169,6 @@ def weights_id(model: VideoModel) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
-
-
-def clips_id(dataset: ClipDataset) -> str:
-    """The same for the same list of clips: names, classes and, of scenes, what makes them."""
-    made = {key: getattr(dataset, key) for key in ("level", "split", "seed") if hasattr(dataset, key)}
-    names = [dataset.name(index) for index in range(len(dataset))]
-    return hashlib_of(made, dataset.labels, dataset.targets, names).hexdigest()[:8]
 
 
 def hashlib_of(*values: object) -> Any:

@@ -93,7 +93,7 @@ class Paired:
 
     difference:  second - first, of the share of videos named right, with its interval
     only_first, only_second:  videos that one of them alone names right
-    p:  McNemar's exact test: how likely so uneven a split would be if neither were better
+    p:  McNemar's exact test: how likely so uneven a split would be if neither were better and clips were independent
     """
 
     difference: float

@@ -240,6 +240,10 @@ class TrainConfig(Section):
     def _one_length(self) -> TrainConfig:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("one of epochs and steps must be given, and not both")
+        if self.task == "detect" and self.accumulate > 1:
+            raise ValueError(
+                "accumulate: the losses of a detector are means over the people of a batch, not of its parts"
+            )
         for section, name in ((self.data, "data"), (self.val, "val")):
             if section is not None and (taken := {"frames", "size"} & set(section.options)):
                 raise ValueError(f"{name}.{min(taken)}: frames and size of a clip are arguments of the model")

@@ -52,6 +52,8 @@ class MaskedAutoencoder(nn.Module):
     def __init__(self, encoder: ViT, *, mask: float, dim: int, depth: int, heads: int, normalise: bool) -> None:
         super().__init__()
         self.encoder, self.mask, self.normalise = encoder, mask, normalise
+        if encoder.fc_norm is not None:
+            encoder.fc_norm.requires_grad_(False)  # of the classifier to come: nothing here reads it
         pixels = encoder.tubelet_size * encoder.patch_size**2 * 3
         self.norm = nn.LayerNorm(encoder.dim, eps=1e-6)
         self.to_decoder = nn.Linear(encoder.dim, dim, bias=False)

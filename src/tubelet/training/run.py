@@ -21,12 +21,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tubelet.checkpoints import load_model, save_model
+from tubelet.checkpoints import load_model, packaged_models, save_model
 from tubelet.checkpoints.backbone import load_backbone
 from tubelet.data import eval_loader, open_dataset, train_loader
 from tubelet.data.batches import Batch, Steps
 from tubelet.data.datasets import VideoClips
-from tubelet.data.datasets.base import ClipDataset
+from tubelet.data.datasets.base import ClipDataset, clips_id
 from tubelet.data.datasets.keyframes import KeyframeClips, open_keyframes
 from tubelet.data.randaugment import Augment
 from tubelet.devices import device_of
@@ -34,7 +34,7 @@ from tubelet.errors import TubeletError
 from tubelet.models.base import VideoModel
 from tubelet.models.config import Preprocessing
 from tubelet.models.evad import EVAD
-from tubelet.models.registry import create_model, set_selection
+from tubelet.models.registry import MODELS, create_model, set_selection
 from tubelet.models.vit import ViT
 from tubelet.selection.registry import methods
 from tubelet.selection.spec import parse
@@ -48,8 +48,19 @@ from tubelet.training.schedules import factor
 from tubelet.training.tasks import TASKS, Task
 
 Note = Callable[[str], None]
-# Of a config, what a run that goes on may have otherwise: it changes no weight.
-FREE = ("out", "evaluate_every", "save_every", "log_every", "workers", "threads", "tensorboard", "strict", "device")
+# Of a config, what a run that goes on may have otherwise: it changes no weight, but for the last digits of sums.
+FREE = (
+    "val",
+    "out",
+    "evaluate_every",
+    "save_every",
+    "log_every",
+    "workers",
+    "threads",
+    "tensorboard",
+    "strict",
+    "device",
+)
 
 
 @dataclass(frozen=True)
@@ -118,6 +129,12 @@ class Run:
         self.per_epoch = Steps(
             len(self.data), config.batch, 1, world=where.world, repeated=config.augment.repeated
         ).per_epoch
+        views = config.batch // (where.world * config.accumulate)
+        if (config.augment.mixup or config.augment.cutmix) and views < 2 * config.augment.repeated:
+            raise TubeletError(
+                f"augment.mixup and cutmix mix the clips of a part of a batch: batch={config.batch} over {where.world} "
+                f"processes and {config.accumulate} parts leaves {views // config.augment.repeated} each; at least 2"
+            )
         self.steps = config.steps or max(round((config.epochs or 0) * self.per_epoch), 1)
         self.optimizer = optimizer_of(self.task.module, config, model)
         self.average = Average(self.task.module, config.ema) if config.ema else None
@@ -264,6 +281,12 @@ class Run:
             )
         if state["world"] != self.where.world:
             raise TubeletError(f"{self.folder} was begun by {state['world']} processes, there are {self.where.world}")
+        if state["clips"] != clips_id(self.data):
+            raise TubeletError(f"{self.folder} was begun with other clips in {self.config.data.name}: give another out")
+        if state["threads"] != torch.get_num_threads():
+            self.note(
+                f"begun with {state['threads']} threads, {torch.get_num_threads()} now: sums may differ in a last digit"
+            )
         distributed.restore(self.task.module, self.optimizer, state, self.config.parallel, self.where)
         if self.average is not None:
             self.average.load(state["average"])
@@ -271,14 +294,26 @@ class Run:
         self.note(f"going on at step {state['step']} of {self.steps}")
         return state["step"]
 
+    def _refuse_nan(self, step: int) -> None:
+        """Weights that are no numbers are never saved over those that are."""
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        bad = not all(bool(torch.isfinite(p.detach()).all()) for p in parameters)
+        if self.where.any(bad, self.device):
+            raise TubeletError(
+                f"the weights are no numbers at step {step}: lower optimizer.lr, or set clip; the last save is kept in "
+                f"{self.folder}"
+            )
+
     def _save(self, step: int) -> None:
+        self._refuse_nan(step)
         self._use(self.select)
         state = distributed.state_of(self.task.module, self.optimizer, self.config.parallel, self.where)
         average = {} if self.average is None else self.average.whole()
         if self.where.main:
             content = {
                 **state, "average": average, "step": step, "best": self.best, "seconds": self.seconds,
-                "world": self.where.world, "config": _meaning(self.config),
+                "world": self.where.world, "config": _meaning(self.config), "clips": clips_id(self.data),
+                "threads": torch.get_num_threads(),
             }  # fmt: skip
             saved.save_state(self.folder, content)
         self.where.barrier()
@@ -463,8 +498,17 @@ def _begun(config: TrainConfig, labels: list[str], arguments: dict[str, Any], no
     for warning in said:
         note(str(warning.message))
     if given.name:
+        _check_name(given.name, model)
         model.config.model = given.name
     return model
+
+
+def _check_name(name: str, model: VideoModel) -> None:
+    """Raises TubeletError if weights are of another architecture than the name beside them says."""
+    if name in MODELS and MODELS[name][0] != model.config.architecture:
+        raise TubeletError(f"model.name is {name}, and its weights are those of a {model.config.architecture}")
+    if name not in MODELS and name not in packaged_models():
+        raise TubeletError(f"no model {name!r}; there are {', '.join([*MODELS, *packaged_models()])}")
 
 
 def _is_detector(weights: Path) -> bool:
@@ -485,7 +529,8 @@ def _has_classes(weights: Path, labels: list[str]) -> bool:
 
 
 def _meaning(config: TrainConfig) -> dict[str, Any]:
-    return {k: v for k, v in config.model_dump(mode="json").items() if k not in FREE}
+    meaning = {k: v for k, v in config.model_dump(mode="json").items() if k not in FREE}
+    return {**meaning, "data": {k: v for k, v in meaning["data"].items() if k not in ("root", "cache", "cache_limit")}}
 
 
 def _rounded(figures: dict[str, float]) -> dict[str, float]:

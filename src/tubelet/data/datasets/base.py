@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Protocol
 
 import numpy as np
@@ -78,3 +79,10 @@ def as_key(key: int | Key) -> Key:
 def random_of(seed: int, key: Key) -> np.random.Generator:
     """The random numbers of one view: whatever was drawn before, by whichever worker."""
     return np.random.default_rng(np.random.SeedSequence((seed, key.epoch, key.index)))
+
+
+def clips_id(dataset: ClipDataset) -> str:
+    """The same for the same list of clips: names, classes and, of scenes, what makes them."""
+    made = {key: getattr(dataset, key) for key in ("level", "split", "seed") if hasattr(dataset, key)}
+    names = [dataset.name(index) for index in range(len(dataset))]
+    return sha256(repr((made, dataset.labels, dataset.targets, names)).encode()).hexdigest()[:8]

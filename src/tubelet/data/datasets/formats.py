@@ -129,7 +129,7 @@ def _from_rows(path: Path, rows: Sequence[Row], labels: list[str], fixed: bool, 
                     f"{path}: line {line} has start {start!r} and end {end!r}; seconds, start below end, are needed"
                 )
             else:
-                records.append(Record(root / name, number, name, *span))
+                records.append(Record(root / name, number, name + _written(span), *span))
     return Listing(path.stem, labels, records, views, tuple(problems), fixed)
 
 
@@ -162,3 +162,11 @@ def _seconds(text: str) -> float | None:
     if value is not None and not 0 <= value < math.inf:
         raise ValueError(text)
     return value
+
+
+def _written(span: tuple[float | None, float | None]) -> str:
+    """What tells the parts of one video apart in messages and rows: " 1.5-4 s", nothing for the whole."""
+    start, end = span
+    if start is None and end is None:
+        return ""
+    return f" {start or 0:g}-{'end' if end is None else f'{end:g}'} s"
