@@ -6,7 +6,7 @@ import torch
 from tests.evaluation.judged import scenes_model
 from tubelet.data.datasets.scenes import SceneClips
 from tubelet.errors import SelectionError, TubeletError
-from tubelet.evaluation import Candidate, judge, open_for, pair_of, protocol_of, table, trained, write
+from tubelet.evaluation import Candidate, judge, open_for, pair_of, protocol_of, table, write
 from tubelet.evaluation.quality import found
 from tubelet.evaluation.rows import columns
 from tubelet.evaluation.run import chosen_videos, variant, weights_id
@@ -183,14 +183,3 @@ def test_a_data_set_of_other_classes_is_refused(model, tmp_path):
 def test_the_protocol_is_that_of_the_clips(model):
     dataset = open_for(model, "scenes_table:test", length=3)
     assert protocol_of(model, dataset)["size"] == 64 and len(dataset) == 3 and dataset.level == "table"
-
-
-def test_the_config_of_a_training(tmp_path):
-    with pytest.raises(TubeletError, match="no model.safetensors there yet"):
-        trained({"out": str(tmp_path), "data": "scenes"})
-    (tmp_path / "model.safetensors").touch()
-    folder, name, options = trained({"out": str(tmp_path), "data": {"name": "jhmdb", "root": "x"}, "val": "split1_val"})
-    assert (folder, name, options) == (tmp_path, "jhmdb", {"root": "x", "split": "split1_val"})
-    assert trained({"out": tmp_path, "data": "scenes", "val": {"length": 5}})[2] == {"length": 5}
-    with pytest.raises(TubeletError, match="says no data"):
-        trained({"out": str(tmp_path)})

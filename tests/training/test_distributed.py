@@ -11,7 +11,7 @@ from torch import nn
 from tests.training.tiny import MODEL, config, train, weights
 from tubelet.checkpoints import save_model
 from tubelet.models.registry import create_model
-from tubelet.training import run, saved
+from tubelet.training import make, run, saved
 
 FORK = multiprocessing.get_context("fork")
 # Nothing random but the start and the order of the clips: processes draw numbers of their own.
@@ -105,7 +105,7 @@ def test_a_scorer_without_gradient_hangs_nobody(tmp_path):
         return model
 
     def work(rank):
-        run.create_model = with_idle_scorer
+        make.create_model = with_idle_scorer
         run.save_model = lambda model, folder, state: save_model(
             model, folder, state={k: v for k, v in state.items() if "idle" not in k}
         )
