@@ -70,10 +70,10 @@ SAYS = {
     "swin": "a merged token stands for several|stage 4 does not exist",
     "swin_wide": "a merged token stands for several|stage 4 does not exist",
     "vit_class_token": "weighs queries; this model tells the class token's attention alone",
-    "mvit": "pools over a dense grid of tokens",
-    "mvit_no_class_token": "pools over a dense grid of tokens",
-    "xvit": "equally many tokens in each",
-    "xvit_joining": "equally many tokens in each",
+    "mvit": "pools over a dense grid of tokens|does not hand on the pixels",
+    "mvit_no_class_token": "pools over a dense grid of tokens|does not hand on the pixels",
+    "xvit": "equally many tokens in each|does not hand on the pixels",
+    "xvit_joining": "equally many tokens in each|does not hand on the pixels",
 }
 PAIRS = [(key, spec) for key in MODELS for spec in TAKES.get(key, SPECS)]
 REFUSED = [("vit_class_token", spec) for spec in KEYFRAME]

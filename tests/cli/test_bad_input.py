@@ -99,7 +99,7 @@ CASES = {  # the words of the command line: what the sentence must name
     "convert model two.txt": "two.txt is a file",
     "convert model target --layout strange": "no layout 'strange'",
     "convert model target --labels two.txt": "names 2 classes",
-    "models x*": "no model matches 'x*'",
+    "models z*": "no model matches 'z*'",
     "selectors sta": "sta",
 }
 

@@ -94,4 +94,4 @@ def test_refusals():
     with pytest.raises(SpecError, match="acts once"):
         tiny(select="rlt:keep=0.5@0,1")
     with pytest.raises(SelectionError, match="Other does not hand on the pixels"):
-        build_plan("rlt:keep=0.5", Host("Other", (8,) * 4))
+        build_plan("rlt:keep=0.5", Host("Other", (8,) * 4)).schedule(Grid(8, 4, 4))

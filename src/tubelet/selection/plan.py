@@ -244,8 +244,6 @@ class Plan(nn.Module):
             raise SelectionError(
                 f"{name}: block {p.block} does not exist; {self.host.name} has blocks 0 to {depth - 1}"
             )
-        if p.selector.reads_pixels and not self.host.pixels:
-            raise SelectionError(f"{name}: {self.host.name} does not hand on the pixels of a clip, which it reads")
         if p.selector.reads_pixels and (p.selector.place, p.block) != ("before", 0):
             raise SelectionError(f"{name}: pixels are compared before block 0 alone; place it there, not at {p.block}")
         if p.selector.place == "before" and p.selector.reads_block and p.block == 0:
@@ -281,6 +279,10 @@ class Plan(nn.Module):
                         raise SelectionError(
                             f"{p.selector.name}: it may drop a part of the key slab, {layout.pinned} tokens in front "
                             f"that must stay whole from block {block} on"
+                        )
+                    if p.selector.reads_pixels and not host.pixels:
+                        raise SelectionError(
+                            f"{p.selector.name}: {host.name} does not hand on the pixels of a clip, which it reads"
                         )
                     host.check(block, left)
                     host.step(block, layout, left)
