@@ -70,7 +70,8 @@ ENTRIES = {
         "--out runs/table_a_scenes"
     ),
     "table_a_jhmdb": Entry(
-        "benchmarks.table_a --model videomae_tiny_jhmdb --data jhmdb:split1_test --truth box --out runs/table_a_jhmdb",
+        "benchmarks.table_a --model videomae_tiny_jhmdb --data jhmdb:split1_test --truth box --keep 0.5 "
+        "--out runs/table_a_jhmdb",
         data="jhmdb",
     ),
 }
