@@ -124,3 +124,17 @@ def test_make_tells_every_target():
     told = subprocess.run(["make", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     targets = set(re.findall(r"^\.PHONY: ([a-z]+)$", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert targets and targets == set(re.findall(r"^  make (\w+) ", told, re.MULTILINE))
+
+
+def test_a_constant_result_is_marked_as_torch_marks_it():
+    import torch
+
+    from tubelet.graphs import constant_result
+
+    def ours() -> int:
+        return 1
+
+    def theirs() -> int:
+        return 1
+
+    assert vars(constant_result(ours)) == vars(torch.compiler.assume_constant_result(theirs)) != {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 from tubelet.checkpoints.layout import Rename, Weights
 from tubelet.errors import CheckpointError
 from tubelet.models.base import VideoModel
+from tubelet.selection.stts import STTS
 
 UNPLACED = "scorers.{any}"  # until a selection says where they belong
 PREDICTORS = {"T": "time_score_predictor", "S": "space_score_predictor"}
@@ -29,8 +30,6 @@ def place(weights: Weights, model: VideoModel, select: str | None, source: str) 
     held = {kind: _numbers(weights, kind) for kind in WORDS}
     if not any(held.values()):
         return
-    from tubelet.selection.stts import STTS  # loads torch's compiler, which takes seconds
-
     found = " and ".join(f"{len(numbers)} of {WORDS[kind]}" for kind, numbers in held.items() if numbers)
     if select is None:
         raise CheckpointError(

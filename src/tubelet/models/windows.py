@@ -28,6 +28,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tubelet.graphs import constant_result
+
 Size = tuple[int, int, int]  # time, rows, columns
 SEAM = -100.0  # on the logits of pairs that only the ring brings together, as published
 
@@ -99,7 +101,7 @@ def windows_of(grid: Sequence[int], window: Sequence[int], shifted: bool, device
 
 # A compiler and an exporter take the result as it is (the first takes plain numbers alone): with numpy, nothing of its
 # making comes into a graph.
-@torch.compiler.assume_constant_result
+@constant_result
 def _constant(t: int, h: int, w: int, w_t: int, w_h: int, w_w: int, shifted: bool, device: torch.device) -> Windows:
     with torch.inference_mode(False):  # they may serve a training later
         return _remembered((t, h, w), (w_t, w_h, w_w), shifted, device)

@@ -13,18 +13,19 @@ import torch
 from torch import Tensor
 
 from tubelet.errors import SelectionError
+from tubelet.graphs import constant_result
 from tubelet.selection.core import Grid, Layout, Selection
 from tubelet.selection.spec import Amount
 
 
 # A compiler takes the counts as they are, instead of following fractions: they depend on the grid alone.
-@torch.compiler.assume_constant_result
+@constant_result
 def share_of(share: float, total: int) -> int:
     """`share` of `total`, half rounding up; the share as it is written (0.7 is seven tenths)."""
     return math.floor(Fraction(Decimal(repr(share))) * total + Fraction(1, 2))
 
 
-@torch.compiler.assume_constant_result
+@constant_result
 def side_of(share: float, side: int) -> int:
     """sqrt(share) of a side, half rounding up, exactly: the largest n with (2 n - 1)^2 <= 4 share side^2."""
     return (math.isqrt(math.floor(4 * Fraction(Decimal(repr(share))) * side**2)) + 1) // 2
@@ -88,7 +89,7 @@ def fitting_groups(segments: int, wanted: tuple[int, ...] = (8, 4, 2)) -> str:
     return "/".join(map(str, fitting))
 
 
-@torch.compiler.assume_constant_result
+@constant_result
 def r_for_share(keep: float, tokens: int, groups: tuple[int, ...]) -> int:
     """The r a group at each step that leaves nearest to `keep` of the tokens at the end (the smaller r on a tie)."""
     wanted = Fraction(Decimal(repr(keep))) * tokens
