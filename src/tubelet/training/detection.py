@@ -28,9 +28,6 @@ from tubelet.data.datasets.keyframes import KeyframeBatch
 from tubelet.models.boxes import generalised_iou, whwh
 from tubelet.models.evad import Predictions
 
-# Published training: these learn 8 times as fast as the rest (backbone, pyramid, the proposals themselves).
-FAST_PARTS = ("proposals.heads.", "context.")
-FAST = 8.0
 PERSON, NOBODY = 0, 1  # classes of the person logits
 
 

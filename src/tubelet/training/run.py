@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -41,17 +41,8 @@ from tubelet.training.tasks import TASKS, Task
 
 # Of a config, what a run that goes on may have otherwise: it changes no weight, but for the last digits of sums.
 FREE = (
-    "val",
-    "out",
-    "evaluate_every",
-    "save_every",
-    "log_every",
-    "workers",
-    "threads",
-    "tensorboard",
-    "strict",
-    "device",
-)
+    "val", "out", "evaluate_every", "save_every", "log_every", "workers", "threads", "tensorboard", "strict", "device",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -116,7 +107,6 @@ class Run:
         self.task.module.to(self.device).train()
         self.model = model
         self.module = distributed.wrap(self.task.module, config.parallel, where, self.device)
-        # ranks load their part of each batch; the first epoch's length counts for all
         self.per_epoch = Steps(
             len(self.data), config.batch, 1, world=where.world, repeated=config.augment.repeated
         ).per_epoch
@@ -224,11 +214,8 @@ class Run:
         for weights in ("raw", "ema") if self.average is not None else ("raw",):
             module = self.task.module.eval()
             loader = eval_loader(self.val, self.config.batch, workers=self.config.workers, note=self.note)
-            if weights == "ema":
-                assert self.average is not None
-                with self.average.in_place_of(module):
-                    rows.append(self._judged(step, module, loader, weights))
-            else:
+            averaged = self.average if weights == "ema" else None
+            with averaged.in_place_of(module) if averaged else nullcontext():
                 rows.append(self._judged(step, module, loader, weights))
             module.train()
         return rows
