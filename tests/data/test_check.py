@@ -113,7 +113,7 @@ def test_parts_of_a_video_are_clips(data):
     ]
     (data / "a.csv").write_text("\n".join(rows))
     broken, *short = found(data / "a.csv")
-    assert broken == ("broken", "train/run/train0.mp4: its part begins at 7 s, the video has 0.64 s")
+    assert broken == ("broken", "train/run/train0.mp4 7-8 s: its part begins at 7 s, the video has 0.64 s")
     assert [message.partition(": ")[2] for _, message in short] == [f"{n} frames, 16 are needed" for n in (5, 11)]
 
 
