@@ -210,6 +210,8 @@ class KeyClips:
 
     Iterating gives (frame, uint8 (T, h, w, 3)). Held are the frames that this clip and later ones still need, and these
     reach no further than a clip does. A frame that cannot be decoded is replaced by the nearest one held.
+    by_time:  slots are moments of a regular time line (see `data.timeline`); otherwise they are numbers of frames, as
+              annotations count them
     key_frames:  the frames of the slots;  readable: how many frames could be decoded
     """
 
@@ -220,13 +222,15 @@ class KeyClips:
         frames: int,
         stride: int,
         transform: Callable[[Tensor], Tensor],
+        *,
+        by_time: bool = True,
     ) -> None:
         if stride < 1:
             raise TubeletError(f"stride must be at least 1, got {stride}")
         self.reader, self.transform, self.readable = reader, transform, 0
         total = len(reader.timeline)
         flat = [slot for key in slots for slot in (key, *around(total, key, frames, stride))]
-        taken = reader.timeline.frames_of(flat)
+        taken = reader.timeline.frames_of(flat) if by_time else flat
         rows = [taken[at : at + frames + 1] for at in range(0, len(taken), frames + 1)]
         self.key_frames, self.clips = [row[0] for row in rows], [row[1:] for row in rows]
 

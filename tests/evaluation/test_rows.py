@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tubelet.errors import TubeletError
-from tubelet.evaluation.rows import Belonging, Row, RowFile, columns, file_name, read_rows
+from tubelet.evaluation.rows import Belonging, Row, RowFile, columns, file_name, read_row, read_rows
 
 MINE = Belonging("abc", "none", "scenes (12)", {"size": (64, 64)})
 
@@ -16,7 +16,7 @@ def row(index, rank=0):
 
 @pytest.fixture
 def path(tmp_path):
-    file = RowFile(tmp_path / "rows" / "none.jsonl", MINE)
+    file = RowFile(tmp_path / "rows" / "none.jsonl", MINE, read_row)
     file.add([row(3, 1), row(0)])
     file.add([row(1)])
     file.close()
@@ -24,7 +24,7 @@ def path(tmp_path):
 
 
 def test_rows_come_back_as_they_were(path):
-    file = RowFile(path, MINE)
+    file = RowFile(path, MINE, read_row)
     assert file.rows == {3: row(3, 1), 0: row(0), 1: row(1)}
     assert sorted(read_rows(path), key=lambda r: r.index) == [row(0), row(1), row(3, 1)]
     found = columns(file.rows.values())
@@ -35,7 +35,7 @@ def test_rows_come_back_as_they_were(path):
 def test_a_torn_row_is_lost_alone_and_written_again_on_resume(path, cut):
     whole = path.read_bytes()
     path.write_bytes(whole[:-cut])
-    file = RowFile(path, MINE)
+    file = RowFile(path, MINE, read_row)
     assert 0 in file.rows and 1 not in file.rows
     file.add([row(1)])
     file.close()
@@ -45,14 +45,14 @@ def test_a_torn_row_is_lost_alone_and_written_again_on_resume(path, cut):
 def test_what_a_power_cut_left_is_begun_anew_from_there_on_resume(path):
     first, *rest = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(first + rest[0] + bytes(50) + b"\n" + rest[2])
-    file = RowFile(path, MINE)
+    file = RowFile(path, MINE, read_row)
     file.close()
     assert list(file.rows) == [3]
 
 
 def test_a_file_without_a_whole_header_is_begun_anew_on_resume(path):
     path.write_bytes(b'{"format": 1, "mod')
-    file = RowFile(path, MINE)
+    file = RowFile(path, MINE, read_row)
     file.close()
     assert file.rows == {} and json.loads(path.read_text())["model"] == "abc"
 
@@ -68,9 +68,9 @@ def test_a_file_without_a_whole_header_is_begun_anew_on_resume(path):
 def test_rows_of_something_else_are_refused_or_renewed(path, other, words):
     before = path.read_bytes()
     with pytest.raises(TubeletError, match=words):
-        RowFile(path, other)
+        RowFile(path, other, read_row)
     assert path.read_bytes() == before
-    file = RowFile(path, other, renew=True)
+    file = RowFile(path, other, read_row, renew=True)
     file.close()
     assert file.rows == {} and len(path.read_text().splitlines()) == 1
 
@@ -78,7 +78,7 @@ def test_rows_of_something_else_are_refused_or_renewed(path, other, words):
 def test_a_file_of_something_else_is_not_overwritten(path):
     path.write_text("my notes\n")
     with pytest.raises(TubeletError, match="not the rows of an evaluation"):
-        RowFile(path, MINE)
+        RowFile(path, MINE, read_row)
     assert path.read_text() == "my notes\n"
     with pytest.raises(TubeletError, match="not the rows"):
         read_rows(path)

@@ -7,7 +7,7 @@ they are and of any draw of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -300,10 +300,12 @@ def bootstrap(
     draws: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
+    clusters: Mapping[str, Hashable] | None = None,
 ) -> dict[str, Interval]:
     """Intervals of mAP from draws of whole videos with replacement, by threshold and for "0.5:0.95" where it is there.
 
-    other:  of the same ground truth: the intervals are those of its mAP minus that of `result`, both of the same draw
+    other:     of the same ground truth: the intervals are of its mAP minus that of `result`, both of the same draw
+    clusters:  of each video, what it is drawn together with, such as the film it was cut from; None: each alone
 
     Matches are made once: a video brings the hits it has. A class that a draw leaves nothing to find in is left out of
     its mean, as in the whole. Raises TubeletError where the two cannot be compared.
@@ -319,9 +321,11 @@ def bootstrap(
     names = sorted({name for one in results for name in one.videos})
     if not names:
         raise TubeletError("no video to draw from")
-    number = {name: index for index, name in enumerate(names)}
-    drawn = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)
-    drawn = np.concatenate([np.ones((1, len(names)), drawn.dtype), drawn])  # first the videos as they are
+    together = {name: name for name in names} if clusters is None else {name: clusters[name] for name in names}
+    number_of = {cluster: index for index, cluster in enumerate(dict.fromkeys(together.values()))}
+    number, count = {name: number_of[together[name]] for name in names}, len(number_of)
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)
+    drawn = np.concatenate([np.ones((1, count), drawn.dtype), drawn])  # first the videos as they are
     means = []
     for one in results:
         own = drawn[:, [number[name] for name in one.videos]]

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 AXES = {"gmacs": "10⁹ multiply-adds a view", "ms_median": "milliseconds a view"}
+FIGURES = {"top1": "top-1", "frame_map@0.5": "frame-mAP at 0.5"}
 MARKS = "osD^vP*X"
 
 
-def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
+def draw(rows: Sequence[dict[str, Any]], path: Path, figure_of: str = "top1") -> None:
     """A picture with a panel an axis, a line a selector; the dense model is the dotted line. Needs matplotlib."""
     from matplotlib.figure import Figure
 
@@ -18,18 +19,18 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(6.4 * len(axes), 4.8), layout="constrained")
     panels = figure.subplots(1, len(axes), sharey=True, squeeze=False)[0]
     for panel, (key, title) in zip(panels, axes.items(), strict=True):
-        panel.axhline(100 * rows[0]["top1"], color="0.6", linestyle=":", linewidth=1)
+        panel.axhline(100 * rows[0][figure_of], color="0.6", linestyle=":", linewidth=1)
         for number, (name, points) in enumerate(lines(rows).items()):
             points = sorted(points, key=lambda row: row[key])
-            heights = [100 * row["top1"] for row in points]
-            bars = [[100 * abs(row["top1"] - row["top1_95"][side]) for row in points] for side in (0, 1)]
+            heights = [100 * row[figure_of] for row in points]
+            bars = [[100 * abs(row[figure_of] - row[f"{figure_of}_95"][side]) for row in points] for side in (0, 1)]
             panel.errorbar(
                 [row[key] for row in points], heights, bars, label=name, marker=MARKS[number % len(MARKS)],
                 markersize=5, linewidth=1, elinewidth=0.6, capsize=2,
             )  # fmt: skip
         panel.set_xlabel(title)
         panel.grid(color="0.9")
-    panels[0].set_ylabel(f"top-1, % of {rows[0]['videos']} videos of {rows[0]['data']}")
+    panels[0].set_ylabel(f"{FIGURES[figure_of]}, %, on {rows[0]['videos']} videos of {rows[0]['data']}")
     panels[-1].legend(fontsize=8)
     part = path.with_name(f".{path.stem}.part{path.suffix}")
     figure.savefig(part, dpi=150)

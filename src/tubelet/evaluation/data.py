@@ -84,11 +84,15 @@ def check_classes(model: VideoModel, dataset: ClipDataset, data: str) -> None:
     """Raises TubeletError if the numbers of the data set's classes are not those of the model's."""
     if model.head is None:
         raise TubeletError(f"{model.config.model} was saved without a classifier: it gives features, no answer")
-    names = class_names(model)
-    if names is None and len(dataset.labels) > model.num_classes:
-        raise TubeletError(f"{data} has {len(dataset.labels)} classes, the model {model.num_classes}")
-    if names is not None and list(dataset.labels) != names:
-        at = next((i for i, pair in enumerate(zip(dataset.labels, names, strict=False)) if pair[0] != pair[1]), None)
-        where = f"class {at} is {dataset.labels[at]!r} there and {names[at]!r} here" if at is not None else ""
-        counts = f"{data} has {len(dataset.labels)} classes, the model {len(names)}"
+    check_labels(class_names(model), model.num_classes, dataset.labels, data)
+
+
+def check_labels(names: list[str] | None, count: int, labels: list[str], data: str) -> None:
+    """Raises TubeletError if a model's classes (None: it knows but their number) are not those of the data."""
+    if names is None and len(labels) > count:
+        raise TubeletError(f"{data} has {len(labels)} classes, the model {count}")
+    if names is not None and list(labels) != names:
+        at = next((i for i, pair in enumerate(zip(labels, names, strict=False)) if pair[0] != pair[1]), None)
+        where = f"class {at} is {labels[at]!r} there and {names[at]!r} here" if at is not None else ""
+        counts = f"{data} has {len(labels)} classes, the model {len(names)}"
         raise TubeletError(f"the classes of {data} are not those of the model: {where or counts}")

@@ -63,7 +63,7 @@ def table(
     first: Columns | None = None
     found: list[dict[str, Any]] = []
     for one in candidates:
-        costs = _costs(one.model, list(one.judged.rows), timing, device, threads, runs, progress)
+        costs = costs_of(one.model, list(one.judged.rows), timing, device, threads, runs, progress)
         for select, rows in one.judged.rows.items():
             if not rows:
                 raise TubeletError(f"{data}: none of its videos could be read")
@@ -114,8 +114,13 @@ def quality(rows: Any) -> dict[str, float | None]:
     return {name: float(np.mean([getattr(row, of) for row in known])) if known else None for name, of in names.items()}
 
 
-def write(rows: Sequence[dict[str, Any]], folder: Path, note: Callable[[str], None] = lambda sentence: None) -> None:
-    """report.json, report.csv and, where matplotlib is installed, curve.png."""
+def write(
+    rows: Sequence[dict[str, Any]],
+    folder: Path,
+    note: Callable[[str], None] = lambda sentence: None,
+    figure: str = "top1",
+) -> None:
+    """report.json, report.csv and, where matplotlib is installed, curve.png, which shows one of the fields."""
     folder.mkdir(parents=True, exist_ok=True)
     _replace(folder / "report.json", json.dumps(rows, indent=1) + "\n")
     flat = [flattened(row) for row in rows]
@@ -128,7 +133,7 @@ def write(rows: Sequence[dict[str, Any]], folder: Path, note: Callable[[str], No
     try:
         from tubelet.evaluation.curve import draw
 
-        draw(rows, folder / "curve.png")
+        draw(rows, folder / "curve.png", figure)
     except ImportError:
         note("curve.png is not drawn: it needs matplotlib (pip install 'tubelet[plots]')")
 
@@ -161,7 +166,7 @@ def _clusters(rows: Columns, by: str) -> Sequence[Hashable]:
     return rows.source if by == "source" else rows.name
 
 
-def _costs(
+def costs_of(
     model: VideoModel,
     selects: list[str],
     timing: bool,
@@ -169,11 +174,13 @@ def _costs(
     threads: int,
     runs: int,
     progress: Progress | None,
+    size: tuple[int, int] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Multiply-adds of each selection, and times where wanted, of one view in the size that the model is given."""
+    """Multiply-adds of each selection, and times where wanted, of one view in the size that the model is given, or
+    another (height, width)."""
     p = model.config.preprocessing
     others = [select for select in selects if select != "none"]
-    shape: dict[str, Any] = {"frames": p.frames, "size": p.size}
+    shape: dict[str, Any] = {"frames": p.frames, "size": size or p.size}
     if timing:
         rows = bench(model, others, device=device, threads=threads, runs=runs, progress=progress, **shape)
     else:

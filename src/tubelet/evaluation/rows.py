@@ -11,11 +11,11 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -25,10 +25,25 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Row:
+class OfVideo:
+    """What every row has.
+
+    index, name:  of the video in its data set;  source: the video it was cut from, or its name
+    """
+
+    index: int
+    name: str
+    source: str
+
+
+R = TypeVar("R", bound=OfVideo)
+
+
+@dataclass(frozen=True)
+class Row(OfVideo):
     """What a model says about one video.
 
-    index, name, label:  in its data set;  source: the video it was cut from, or its name
+    label:     number of its class
     rank:      place of the true class among the scores, 0 for right;  log_prob: natural logarithm of its score
     top:       the best classes as (number, score), best first; scores are the softmax, averaged over the views
     recall, precision, kept, truth:  of the last selection step, where the truth is known and tokens are dropped: share
@@ -36,9 +51,6 @@ class Row:
                that are kept and that are the truth's. Means over the views that show something of it
     """
 
-    index: int
-    name: str
-    source: str
     label: int
     rank: int
     log_prob: float
@@ -69,12 +81,22 @@ class Belonging:
         return ", ".join(f"{key} was {other.get(key)!r} and is {own[key]!r}" for key in changed)
 
 
-class RowFile:
+def read_row(values: dict[str, Any]) -> Row:
+    """From its JSON. Raises KeyError, TypeError or ValueError if it is none."""
+    return Row(**{**values, "top": [(int(number), float(score)) for number, score in values["top"]]})
+
+
+class RowFile(Generic[R]):
     """The rows of one model with one selection on one data set, by index."""
 
-    def __init__(self, path: Path, belonging: Belonging, *, renew: bool = False) -> None:
-        """Opens or begins it. Raises TubeletError if the file belongs to something else and `renew` is not set."""
-        self.path, self.rows = path, dict[int, Row]()
+    def __init__(
+        self, path: Path, belonging: Belonging, read: Callable[[dict[str, Any]], R], *, renew: bool = False
+    ) -> None:
+        """Opens or begins it; `read` makes a row of its JSON.
+
+        Raises TubeletError if the file belongs to something else and `renew` is not set.
+        """
+        self.path, self.read, self.rows = path, read, dict[int, R]()
         header = {"format": FORMAT, **asdict(belonging)}
         whole = 0
         if path.exists() and not renew:
@@ -104,14 +126,14 @@ class RowFile:
         whole = len(first)
         for line in lines:
             try:
-                row = _row(json.loads(line))
+                row = self.read(json.loads(line))
             except (ValueError, KeyError, TypeError):  # what a machine that lost its power left: from here on anew
                 break
             self.rows[row.index] = row
             whole += len(line)
         return whole
 
-    def add(self, rows: Iterable[Row]) -> None:
+    def add(self, rows: Iterable[R]) -> None:
         """Writes rows at once: after this they outlive the process."""
         rows = list(rows)
         self._write([asdict(row) for row in rows])
@@ -127,13 +149,13 @@ class RowFile:
         self._file.close()
 
 
-class Memory:
+class Memory(Generic[R]):
     """In the place of a `RowFile` where nothing is to be kept."""
 
     def __init__(self) -> None:
-        self.rows: dict[int, Row] = {}
+        self.rows: dict[int, R] = {}
 
-    def add(self, rows: Iterable[Row]) -> None:
+    def add(self, rows: Iterable[R]) -> None:
         self.rows.update((row.index, row) for row in rows)
 
     def close(self) -> None:
@@ -170,7 +192,7 @@ def read_rows(path: Path) -> list[Row]:
         first, *lines = path.read_bytes().rpartition(b"\n")[0].splitlines()
         if json.loads(first)["format"] != FORMAT:
             raise ValueError
-        return [_row(json.loads(line)) for line in lines]
+        return [read_row(json.loads(line)) for line in lines]
     except (OSError, ValueError, TypeError, KeyError):
         raise TubeletError(f"{path}: not the rows of an evaluation") from None
 
@@ -181,7 +203,3 @@ def file_name(*words: str) -> str:
     plain = re.sub(r"[^A-Za-z0-9.=,@+-]+", "_", text).strip("_.")[:80]
     exact = plain == text
     return f"{plain or 'rows'}{'' if exact else '-' + sha256(text.encode()).hexdigest()[:8]}.jsonl"
-
-
-def _row(values: dict[str, Any]) -> Row:
-    return Row(**{**values, "top": [(int(number), float(score)) for number, score in values["top"]]})

@@ -22,7 +22,7 @@ from tubelet.data.check.leaks import source_of
 from tubelet.data.datasets.base import ClipDataset, Key, Sample, as_key, clips_id
 from tubelet.errors import SelectionError, TubeletError
 from tubelet.evaluation.quality import Found, found
-from tubelet.evaluation.rows import Belonging, Memory, Row, RowFile, file_name
+from tubelet.evaluation.rows import Belonging, Memory, Row, RowFile, file_name, read_row
 from tubelet.inference import refuse_untrained
 from tubelet.models.base import VideoModel
 from tubelet.profiling.latency import with_selection
@@ -76,11 +76,11 @@ def judge(
     """
     copies = {select: variant(model, select) for select in dict.fromkeys(selects)}
     identity, listing = weights_id(model), f"{data} ({clips_id(dataset)})"
-    files: dict[str, RowFile | Memory] = {}
+    files: dict[str, RowFile[Row] | Memory[Row]] = {}
     for select in copies:
         belonging = Belonging(identity, select, listing, protocol or {})
         path = None if out is None else out / file_name(*([title] if title else []), select)
-        files[select] = Memory() if path is None else RowFile(path, belonging, renew=renew)
+        files[select] = Memory() if path is None else RowFile(path, belonging, read_row, renew=renew)
     try:
         chosen = chosen_videos(len(dataset), limit)
         batches = [chosen[start : start + batch] for start in range(0, len(chosen), batch)]

@@ -127,6 +127,17 @@ def evaluate_tubes(
     return TubeResult(frame, table, rules, tuple(notes), tubes)
 
 
+def evaluate_frames(
+    truth: Tubes, detections: Detections, *, rules: TubeRules = PUBLISHED, thresholds: Sequence[float] = THRESHOLDS
+) -> MeanPrecision:
+    """Frame-mAP alone, of all videos of the truth: what `evaluate_tubes` gives as `frame`, without linking."""
+    check_tubes(truth, detections)
+    names = sorted(truth.videos)
+    number = {name: index for index, name in enumerate(names)}
+    video = np.array([number[name] for name in detections.videos], np.int64)[detections.video]
+    return _frame_precision(truth, names, detections, video, rules, as_thresholds(thresholds))
+
+
 def check_tubes(truth: Tubes, detections: Detections) -> list[str]:
     """Sentences on what is odd. Raises TubeletError for what makes judging senseless."""
     if not truth.videos:

@@ -1,0 +1,300 @@
+"""Runs a detector, as it is and with selections, over annotated videos, and judges it by frame-mAP and video-mAP.
+
+    dataset = open_people(model, "jhmdb:split1_test")
+    looked = look(model, dataset, ["none", "keyframe:keep=0.7"])      # spec -> rows, one a video
+    result = measured(dataset, looked.rows["none"].values())          # a TubeResult: result.frame.at(0.5)
+
+Of the annotated frames of a video every `every`-th is a key frame, and these alone are judged: they are numbered 0, 1,
+2, ... in detections and truth, so that a tube runs from one key frame to the next. With every=1 these are the published
+numbers of trimmed videos such as JHMDB's. Otherwise they are estimates from a part of the frames, in which
+- boxes of key frames that follow each other are linked if they overlap by 0.5 / every, since people move further from
+  one to the next: with 0.5 the ground truth itself would lose tubes;
+- a tube has at least 15 / every key frames (rounded down), in the place of 15 frames;
+- the overlap of tubes is that on the key frames.
+Frames without any true box are not looked at, as some evaluators do (`TubeRules.frames`): on untrimmed videos such as
+UCF101-24's, false alarms there are not counted. Frames that the file lacks are left out of the truth.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tubelet.data import keyframe, transforms
+from tubelet.data.check.leaks import source_of
+from tubelet.data.datasets.base import clips_id
+from tubelet.data.datasets.keyframes import KeyframeClips, open_keyframes
+from tubelet.data.datasets.registry import READERS, split_name
+from tubelet.data.datasets.tubes import Tube, Tubes
+from tubelet.data.video import open_video
+from tubelet.detection import KeyClips, kept_proposals, scaled_boxes
+from tubelet.errors import TubeletError, VideoError
+from tubelet.evaluation.data import check_labels, class_names
+from tubelet.evaluation.detections import Detections
+from tubelet.evaluation.rows import Belonging, Memory, OfVideo, RowFile, file_name
+from tubelet.evaluation.run import BATCH, chosen_videos, variant, weights_id
+from tubelet.evaluation.tubes import EDGES, TubeResult, TubeRules, evaluate_tubes
+from tubelet.models.base import VideoModel
+from tubelet.models.evad import EVAD, Predictions
+
+T = TypeVar("T")
+
+EVERY = 4
+RULES = ("joint", "published")
+PERSON = 0.7  # the published rule takes proposals from here
+LEAST = 1e-3  # what scores less is not judged: it would stand behind everything else, and there is much of it
+
+
+@dataclass(frozen=True)
+class Seen(OfVideo):
+    """All that a detector says on the F key frames of a video, of its Q proposals.
+
+    size:    (height, width) of the clips it was given;  frames: (F), numbers of the key frames
+    boxes:   (F, Q, 4), in pixels of the annotation;  people: (F, Q), scores;  actions: (F, Q, classes), scores
+    """
+
+    size: tuple[int, int]
+    frames: list[int]
+    boxes: list[list[list[float]]]
+    people: list[list[float]]
+    actions: list[list[list[float]]]
+
+
+@dataclass(frozen=True)
+class Looked:
+    """selects -> rows by index;  bad: name -> sentence of each video that could not be read."""
+
+    rows: dict[str, dict[int, Seen]]
+    bad: dict[str, str] = field(default_factory=dict)
+
+
+def open_people(
+    model: EVAD, data: str | Path, *, split: str | None = None, root: str | Path | None = None, **options: Any
+) -> KeyframeClips:
+    """Annotated videos as `open_keyframes` finds them, in the clips that a detector takes.
+
+    Raises TubeletError where there are no boxes, or the classes are not those of the model.
+    """
+    name, named = split_name(data)
+    p, names = model.config.preprocessing, class_names(model)
+    short = p.size if isinstance(p.size, int) else min(p.size)
+    given: dict[str, Any] = {"frames": p.frames, "stride": p.stride, "short": short, "mean": p.mean, "std": p.std}
+    if names is not None and name not in READERS:
+        given["labels"] = names
+    try:
+        dataset = open_keyframes(name, split=split or named, root=root, **{**given, **options})
+    except TypeError as error:
+        raise TubeletError(f"{data}: no such option of key frames ({error})") from None
+    check_labels(names, model.num_classes, dataset.labels, str(data))
+    return dataset
+
+
+def look(
+    model: EVAD,
+    dataset: KeyframeClips,
+    selects: Sequence[str],
+    *,
+    every: int = EVERY,
+    data: str = "",
+    out: Path | None = None,
+    title: str = "",
+    limit: int | None = None,
+    batch: int = BATCH,
+    renew: bool = False,
+    strict: bool = False,
+    note: Callable[[str], None] = lambda sentence: None,
+    begin: Callable[[int], Callable[[int], None]] = lambda total: lambda videos: None,
+) -> Looked:
+    """What the detector says with each selection, on the same key frames; each video is decoded once for all of them.
+
+    Args:
+        every: a key frame each so many annotated frames, the first half a space after the beginning.
+        batch: key frames a forward pass; those of one video.
+        data, out, title, limit, renew, strict, begin: see `judge`. Rows are written as videos are done.
+
+    Memory holds the resized frames that a batch of clips reaches, not the video.
+    """
+    if every < 1:
+        raise TubeletError(f"every must be at least 1, got {every}")
+    copies = {select: variant(model, select) for select in dict.fromkeys(selects)}
+    identity, listing = weights_id(model), f"{data} ({clips_id(dataset)})"
+    files: dict[str, RowFile[Seen] | Memory[Seen]] = {}
+    for select in copies:
+        belonging = Belonging(identity, select, listing, {**protocol(dataset), "every": every})
+        path = None if out is None else out / file_name(*([title] if title else []), select)
+        files[select] = Memory() if path is None else RowFile(path, belonging, read_seen, renew=renew)
+    bad: dict[str, str] = {}
+    try:
+        chosen = chosen_videos(len(dataset), limit)
+        left = [index for index in chosen if any(index not in file.rows for file in files.values())]
+        done = begin(len(left))
+        for index in left:
+            missing = {select: copies[select] for select, file in files.items() if index not in file.rows}
+            try:
+                rows = _seen(missing, dataset, index, every, batch)
+            except (VideoError, OSError) as error:
+                if strict:
+                    raise
+                bad[dataset.name(index)] = str(error)
+                note(str(error))
+            else:
+                for select, row in rows.items():
+                    files[select].add([row])
+            done(1)
+        wanted = set(chosen)
+        return Looked({s: {i: row for i, row in file.rows.items() if i in wanted} for s, file in files.items()}, bad)
+    finally:
+        for file in files.values():
+            file.close()
+
+
+def protocol(dataset: KeyframeClips) -> dict[str, Any]:
+    """How clips are made, for rows to say what they belong to."""
+    return {key: getattr(dataset, key) for key in ("frames", "stride", "short", "longest", "mean", "std")}
+
+
+def read_seen(values: dict[str, Any]) -> Seen:
+    """From its JSON. Raises KeyError, TypeError or ValueError if it is none."""
+    height, width = values["size"]
+    return Seen(**{**values, "size": (height, width)})
+
+
+def key_frames(annotated: Sequence[int], every: int) -> list[int]:
+    """Every `every`-th of some frames, the first half a space after the beginning; at least one."""
+    return list(annotated[min(every // 2, (len(annotated) - 1) // 2) :: every])
+
+
+def clips_of(dataset: KeyframeClips, index: int, every: int) -> Iterator[tuple[int, Tensor, tuple[int, int]]]:
+    """(key frame, uint8 (T, h, w, 3), (height, width) of the video) of each key frame that the file has.
+
+    Raises VideoError or OSError if it cannot be read.
+    """
+    record, tubes = dataset.videos[index]
+    annotated = torch.cat([tube.frames for tube in tubes]).unique()
+    resize = partial(keyframe.resized, short=dataset.short, longest=dataset.longest)
+    try:
+        with open_video(record.path, backend=dataset.backend) as reader:
+            there = annotated[annotated < len(reader.timeline)].tolist()
+            if not there:
+                total = len(reader.timeline)
+                raise VideoError(f"the file has {total} frames, and the first with a box is {int(annotated[0])}")
+            wanted, size = key_frames(there, every), (reader.info.height, reader.info.width)
+            clips = KeyClips(reader, wanted, dataset.frames, dataset.stride, resize, by_time=False)
+            for number, (frame, clip) in zip(wanted, clips, strict=False):
+                if frame == number:  # otherwise it lies behind the last one that can be decoded
+                    yield frame, clip, size
+    except (TubeletError, RuntimeError, MemoryError) as error:
+        reason = " ".join(str(error).split())
+        raise VideoError(reason if str(record.path) in reason else f"{record.path}: {reason}") from error
+
+
+def truth_of(dataset: KeyframeClips, rows: Iterable[Seen]) -> Tubes:
+    """The true tubes on the key frames of each row, which are numbered 0, 1, 2, ..."""
+    videos = {}
+    for row in rows:
+        of_row = torch.tensor(row.frames)
+        videos[row.name] = [
+            Tube(tube.label, at, tube.boxes[place], tube.person)
+            for tube in dataset.videos[row.index][1]
+            for at, place in [(of_row[:, None] == tube.frames).nonzero().unbind(1)]
+            if len(at)
+        ]
+    return Tubes(dataset.labels, dataset.tubes.size, videos)
+
+
+def detections_of(rows: Iterable[Seen], rule: str = RULES[0]) -> Detections:
+    """What is judged: each proposal of each key frame with each action, where the score is at least LEAST.
+
+    rule:  "joint": the score is that of the person times that of the action. "published": that of the action alone, of
+           proposals that are people by at least 0.7, or of all where none of a frame is
+    """
+    if rule not in RULES:
+        raise TubeletError(f"rule {rule!r}; there are {', '.join(RULES)}")
+    rows, columns = list(rows), []
+    for number, row in enumerate(rows):
+        people, actions = np.array(row.people, np.float32), np.array(row.actions, np.float32)  # (F, Q), (F, Q, classes)
+        if rule == "joint":
+            scores = people[..., None] * actions
+        else:
+            scores = actions * kept_proposals(torch.from_numpy(people), PERSON, all_if_none=True).numpy()[..., None]
+        frame, proposal, label = np.nonzero(scores >= LEAST)
+        boxes = np.array(row.boxes, np.float32)[frame, proposal, None]  # (n, 1, 4)
+        columns.append((np.full_like(frame, number), frame, label, boxes, scores[frame, proposal, label]))
+    if not columns:
+        raise TubeletError("no video to judge")
+    video, frame, label, boxes, scores = (np.concatenate(parts) for parts in zip(*columns, strict=True))
+    return Detections(tuple(row.name for row in rows), video, frame, label, boxes, scores)
+
+
+def rules_for(every: int) -> TubeRules:
+    """The published rules, of boxes from edge to edge; of key frames that are `every` frames apart, see above."""
+    return replace(EDGES, shortest=max(EDGES.shortest // every, 1), link=EDGES.link / every)
+
+
+def measured(dataset: KeyframeClips, rows: Iterable[Seen], *, every: int = EVERY, rule: str = RULES[0]) -> TubeResult:
+    """Frame-mAP and video-mAP at all thresholds. `every` as it was in `look`."""
+    rows = sorted(rows, key=lambda row: row.index)
+    return evaluate_tubes(truth_of(dataset, rows), detections_of(rows, rule), rules=rules_for(every))
+
+
+def clip_size(rows: Iterable[Seen]) -> tuple[int, int]:
+    """(height, width) of most clips."""
+    return Counter(row.size for row in rows).most_common(1)[0][0]
+
+
+def _seen(
+    models: Mapping[str, VideoModel], dataset: KeyframeClips, index: int, every: int, batch: int
+) -> dict[str, Seen]:
+    """A row of each model, of one pass through the video."""
+    record, annotated_size = dataset.videos[index][0], dataset.tubes.size
+    frames: list[int] = []
+    said: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {select: [] for select in models}
+    size = (0, 0)
+    for part in _parts(clips_of(dataset, index, every), batch):
+        numbers, clips, originals = zip(*part, strict=True)
+        frames += numbers
+        size = (clips[0].shape[1], clips[0].shape[2])
+        whole = originals[0] if annotated_size is None else (annotated_size[1], annotated_size[0])
+        x = torch.stack([transforms.normalize(clip, dataset.mean, dataset.std) for clip in clips])
+        for select, model in models.items():
+            said[select].append(answers(model, x, whole))
+    if not frames:
+        raise VideoError(f"{record.path}: none of its frames with boxes can be decoded")
+    rows = {}
+    for select, parts in said.items():
+        boxes, people, actions = (torch.cat(column).numpy().astype(np.float64) for column in zip(*parts, strict=True))
+        rows[select] = Seen(
+            index=index,
+            name=record.name,
+            source=source_of(record.path) or record.name,
+            size=size,
+            frames=frames,
+            boxes=boxes.round(2).tolist(),
+            people=people.round(6).tolist(),
+            actions=actions.round(6).tolist(),
+        )
+    return rows
+
+
+def _parts(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    some = iter(items)
+    while part := list(islice(some, size)):
+        yield part
+
+
+@torch.inference_mode()
+def answers(model: VideoModel, clips: Tensor, original: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Clips (B, 3, T, H, W) -> boxes (B, Q, 4) in a picture of `original` (height, width), scores (B, Q) of people
+    and (B, Q, classes) of actions."""
+    found: Predictions = model(clips.to(next(model.parameters()).device))
+    boxes = scaled_boxes(found, [original] * len(clips))
+    return boxes.cpu(), found.person_scores.cpu(), found.action_scores.cpu()
