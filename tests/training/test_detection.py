@@ -5,9 +5,15 @@ import math
 import pytest
 import torch
 
+from tests.evaluation.people import people_model, videos
 from tests.tiny import moving, tiny_detector
+from tubelet.data import eval_loader
+from tubelet.data.datasets.keyframes import open_keyframes
+from tubelet.evaluation.people import look, measured, open_people
 from tubelet.models.evad import Predictions
+from tubelet.training.config import make_config
 from tubelet.training.detection import DetectionLoss, Target, Weights, losses, match, total
+from tubelet.training.tasks import DetectPeople
 
 SIZES = torch.tensor([[40.0, 80.0], [60.0, 60.0]])  # height, width
 
@@ -131,3 +137,50 @@ def test_a_tiny_detector_learns_where_and_what():
         optimizer.step()
         first = first or loss.item()
     assert loss.item() < 0.5 * first
+
+
+@pytest.fixture
+def judged(tmp_path):
+    """A task with its model, and a data set of one key frame a video."""
+    boxes = videos(tmp_path, count=3)
+    model = people_model()
+    data = open_keyframes(boxes, frames=8, stride=1, short=32)
+    config = make_config({"task": "detect", "model": "evad_tiny", "data": str(boxes), "steps": 1, "batch": 2})
+    return DetectPeople(model, config, (data.mean, data.std)), model, boxes, data
+
+
+def right(data, moved=0.0):
+    """What a detector says that finds the person of each key frame, or a box beside; its other proposal is sure of a
+    wrong action but not of a person."""
+
+    def predict(batch):
+        people = torch.stack([one[0] for one in batch.boxes]) + moved
+        actions = torch.stack([one[0] for one in batch.actions])
+        boxes = torch.stack([people, people], dim=1)[None]
+        sure = torch.tensor([[9.0, -9.0], [-9.0, 9.0]]).expand(1, len(people), 2, 2)
+        said = torch.stack([actions, 1 - actions], dim=1)[None] * 18 - 9
+        return Predictions(sure, boxes, said, batch.sizes.float())
+
+    return predict
+
+
+def test_the_judge_chooses_by_frame_map(judged, monkeypatch):
+    task, model, _, data = judged
+    for moved, expected in ((0.0, 1.0), (20.0, 0.0)):
+        monkeypatch.setattr(task.criterion, "found", lambda module, batch, moved=moved: right(data, moved)(batch))
+        figures = task.judge(model, eval_loader(data, 2))
+        assert figures["score"] == figures["frame_map"] == pytest.approx(expected) and figures["clips"] == 3
+        assert math.isfinite(figures["loss"])
+    assert task.judge(model, [])["score"] == 0
+
+
+def test_the_judge_says_what_the_evaluation_says(judged):
+    """On the one key frame in the middle of each video."""
+    task, model, boxes, data = judged
+    with torch.no_grad():  # people are looked for where they are
+        model.proposals.boxes.copy_(torch.tensor([0.3, 0.33, 0.2, 0.25]).expand(9, 4))
+    figures = task.judge(model, eval_loader(data, 2))
+    dataset = open_people(model, boxes)
+    rows = look(model, dataset, ["none"], every=18).rows["none"].values()
+    assert [row.frames for row in rows] == [[data[i].frame] for i in range(3)]
+    assert figures["score"] == pytest.approx(measured(dataset, rows, every=18).frame.at(0.5), abs=0.02)

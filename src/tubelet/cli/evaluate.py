@@ -3,6 +3,7 @@
 Intervals are 95 %; the difference is to the first row, with McNemar's exact p. Every video is kept as a row in --out,
 and what is there is not run again. CONFIG.yaml is that of a training (its out, data and val), instead of --model and
 --data. DATA is what check-data takes, or scenes, scenes_table, ... A --model may be repeated, to compare models.
+Detectors are judged by frame-mAP and video-mAP on key frames of annotated videos (docs/detection.md).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from tubelet.errors import TubeletError
 
 if TYPE_CHECKING:
     from tubelet.evaluation import Candidate
+    from tubelet.models.base import VideoModel
 
 EXAMPLE = "tubelet evaluate --model runs/mine --data data:val --select sta:keep=0.5 --select random:r=8 --out judged"
 
@@ -39,6 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("box", "silhouette"),
         help="of JHMDB: judge where a selection looks (scenes always are)",
     )
+    every = "of detectors: a key frame each so many annotated frames (default: 4)"
+    parser.add_argument("--every", type=options.whole(), metavar="N", help=every)
     by = "what intervals take as independent: source videos, told by file names (default), or every clip"
     parser.add_argument("--by", choices=("source", "video"), default="source", help=by)
     parser.add_argument("--no-timing", action="store_true", help="leave the measuring of milliseconds out")
@@ -53,14 +57,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from tubelet.cli import evaluate_people
     from tubelet.evaluation import table, write
+    from tubelet.inference import open_model
+    from tubelet.models.evad import EVAD
 
     models, data, given = what(args)
     options.set_threads(args.threads)
     out = Path(args.out) if args.out else None
     if out is not None and out.exists() and not out.is_dir():
         raise TubeletError(f"{out} is a file; a folder for the rows is needed")
-    candidates = [judged(args, model, data, given, out, several=len(models) > 1) for model in models]
+    opened = {name: open_model(name, device=args.device) for name in models}
+    if any(isinstance(model, EVAD) for model in opened.values()):
+        return evaluate_people.run(args, opened, data, given, out)
+    if args.every is not None:
+        raise TubeletError(f"--every is of detectors; {models[0]} is a classifier")
+    candidates = [judged(args, name, opened[name], data, given, out, several=len(models) > 1) for name in models]
     rounds = 8 * len(models)
     with Steps(0 if args.no_timing else rounds, "rounds of timing") as steps:
         rows = table(
@@ -106,12 +118,17 @@ def what(args: argparse.Namespace) -> tuple[list[str], str, dict[str, Any]]:
 
 
 def judged(
-    args: argparse.Namespace, name: str, data: str, given: dict[str, Any], out: Path | None, *, several: bool
+    args: argparse.Namespace,
+    name: str,
+    model: VideoModel,
+    data: str,
+    given: dict[str, Any],
+    out: Path | None,
+    *,
+    several: bool,
 ) -> Candidate:
     from tubelet.evaluation import Candidate, judge, open_for, protocol_of, views_of
-    from tubelet.inference import open_model
 
-    model = open_model(name, device=args.device)
     saved = [model.config.select] if model.config.select != "none" else []
     dataset = open_for(
         model, data, **{"root": args.root, "views": args.views, "truth": args.truth, **given}

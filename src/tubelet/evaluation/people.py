@@ -170,7 +170,7 @@ def read_seen(values: dict[str, Any]) -> Seen:
 
 def key_frames(annotated: Sequence[int], every: int) -> list[int]:
     """Every `every`-th of some frames, the first half a space after the beginning; at least one."""
-    return list(annotated[min(every // 2, (len(annotated) - 1) // 2) :: every])
+    return list(annotated[min(every, len(annotated)) // 2 :: every])
 
 
 def clips_of(dataset: KeyframeClips, index: int, every: int) -> Iterator[tuple[int, Tensor, tuple[int, int]]]:

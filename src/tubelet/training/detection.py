@@ -162,8 +162,14 @@ class Detect:
 
     def loss(self, model: nn.Module, batch: KeyframeBatch) -> tuple[Tensor, dict[str, float]]:
         """The total, and each term before its weight."""
+        return self.of(self.found(model, batch), batch)
+
+    def found(self, model: nn.Module, batch: KeyframeBatch) -> Predictions:
         clips = batch.input(self.mean, self.std, self.device)  # (B, 3, T, H, W), padding 0
-        found = model(clips, None, batch.sizes.to(clips.device))
+        return model(clips, None, batch.sizes.to(clips.device))
+
+    def of(self, found: Predictions, batch: KeyframeBatch) -> tuple[Tensor, dict[str, float]]:
+        """What `loss` gives, of predictions that are there."""
         targets = [Target(*pair) for pair in zip(batch.boxes, batch.actions, strict=True)]
         loss, terms = self.criterion(found, targets)
         return loss, {name: float(term) for name, term in terms.items()}

@@ -1,0 +1,132 @@
+"""What `tubelet evaluate` does with detectors: frame-mAP and video-mAP on key frames of annotated videos."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tubelet.cli.output import Steps, in_runs, note, print_json, print_table
+from tubelet.errors import TubeletError
+
+if TYPE_CHECKING:
+    from tubelet.models.evad import EVAD
+
+CLASSIFIERS_ONLY = {"views": "a detector sees one clip a key frame", "truth": "a detector is judged by its boxes"}
+
+
+def run(args: argparse.Namespace, models: dict[str, Any], data: str, given: dict[str, Any], out: Path | None) -> int:
+    from tubelet.evaluation.people import EVERY
+    from tubelet.evaluation.people_report import people_table
+    from tubelet.evaluation.report import write
+    from tubelet.models.evad import EVAD
+
+    for name, model in models.items():
+        if not isinstance(model, EVAD):
+            raise TubeletError(f"{name} is a classifier, and the others are detectors: they answer different questions")
+    for option, reason in CLASSIFIERS_ONLY.items():
+        if getattr(args, option) is not None:
+            raise TubeletError(f"--{option}: {reason}; leave it out")
+    if args.workers:
+        raise TubeletError("--workers: the videos of a detector are decoded as they are looked at; leave it out")
+    args.every = args.every or EVERY
+    detectors = [looked(args, name, model, data, given, out, several=len(models) > 1) for name, model in models.items()]
+    with Steps(0 if args.no_timing else 8 * len(models), "rounds of timing") as steps:
+        rows = people_table(
+            detectors,
+            data,
+            every=args.every,
+            by=args.by,
+            timing=not args.no_timing,
+            device=args.device,
+            threads=args.threads or 1,
+            progress=lambda done, total: steps.reach(done),
+        )
+    if out is not None:
+        write(rows, out, note, "frame_map@0.5")
+    if args.json:
+        print_json(rows)
+    else:
+        show(rows)
+        if out is not None:
+            print(f"Kept in {out}: rows/, report.json, report.csv, curve.png")
+    return 0
+
+
+def looked(
+    args: argparse.Namespace,
+    name: str,
+    model: EVAD,
+    data: str,
+    given: dict[str, Any],
+    out: Path | None,
+    *,
+    several: bool,
+) -> Any:
+    from tubelet.evaluation.people import look, open_people
+    from tubelet.evaluation.people_report import Detector
+
+    saved = [model.config.select] if model.config.select != "none" else []
+    dataset = open_people(model, data, **{"root": args.root, **given})
+    bar: list[Steps] = []
+
+    def begin(total: int) -> Any:
+        bar.append(Steps(total, f"videos, {name}").__enter__())
+        return bar[0].advance
+
+    try:
+        found = look(
+            model,
+            dataset,
+            ["none", *(args.select or saved)],
+            every=args.every,
+            data=data,
+            out=None if out is None else out / "rows",
+            title=name if several else "",
+            limit=args.limit,
+            batch=args.batch,
+            renew=args.renew,
+            strict=args.strict,
+            note=lambda sentence: note(f"tubelet: {sentence}"),
+            begin=begin,
+        )
+    finally:
+        for one in bar:
+            one.__exit__(None, None, None)
+    return Detector(name, model, dataset, found)
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    first, several = rows[0], len({row["model"] for row in rows}) > 1
+    timed = "ms_median" in first
+    header = ["selection", "frame-mAP@.5 %", "95 %", "video-mAP@.2", "@.5", "to the first", "95 %", "GMACs a clip"]
+    cells = [
+        [
+            f"{row['model']} {row['select']}" if several else row["select"],
+            _percent(row["frame_map@0.5"]),
+            _interval(row["frame_map@0.5_95"]),
+            _percent(row["video_map@0.2"]),
+            _percent(row["video_map@0.5"]),
+            _percent(row["frame_difference@0.5"], "+.1f"),
+            _interval(row["frame_difference@0.5_95"], "+.1f"),
+            f"{row['gmacs']:.3g}",
+            *([f"{row['ms_median']:.1f}"] if timed else []),
+            in_runs(row["tokens"]),
+        ]
+        for row in rows
+    ]
+    model = "" if several else f"{first['model']} on "
+    title = (
+        f"{model}{first['data']}: {first['videos']} videos, {first['key_frames']} key frames, {first['size']} pixels"
+    )
+    if unreadable := max(row["unreadable"] for row in rows):
+        title += f"; {unreadable} more videos could not be read"
+    print_table("lrrrrrrr" + "r" * timed + "l", [*header, *(["ms"] if timed else []), "tokens"], cells, title)
+
+
+def _percent(value: float | None, form: str = ".1f") -> str:
+    return "" if value is None else format(100 * value, form)
+
+
+def _interval(pair: tuple[float, float] | None, form: str = ".1f") -> str:
+    return "" if pair is None else " to ".join(format(100 * side, form) for side in pair)
