@@ -35,6 +35,7 @@ class Entry:
     seed: int = 0
     gpu: bool = False  # cannot run without one
     data: str = ""  # a folder of $TUBELET_DATA that it needs
+    needs: tuple[str, ...] = ()  # paths in the repository that trainings leave
 
 
 MVIT = "--model mvit_base_16x4 --select stts:T5@0-S13@4 --select stts:T3@0-S11@4"
@@ -43,6 +44,7 @@ VIDEOSWIN = "--model videoswin_base --threads 1"
 SWIN_BOXES = "--select stts:T8@0 --select stts:T10@0 --select stts:T14@0"  # 10 and 14 with padded windows
 # Sets of tokens with fill-up, in the third stage: STA's schedule, and one step before it. At which share does it pay?
 SWIN_SETS = " ".join(f"--select sta:keep={k} --select random:keep={k}@4" for k in (0.9, 0.7, 0.5, 0.3))
+EVADS = tuple(f"runs/evad_jhmdb_{name}" for name in ("dense", "keep7", "keep6", "random7"))
 ENTRIES = {
     "flops_videomae": Entry("benchmarks.flops_videomae"),
     "flops_stts": Entry("benchmarks.flops_stts"),
@@ -74,6 +76,12 @@ ENTRIES = {
         "--out runs/table_a_jhmdb",
         data="jhmdb",
     ),
+    "table_evad_jhmdb": Entry(
+        f"benchmarks.table_evad {' '.join(f'--model {run}' for run in EVADS)} --data jhmdb:split1_test --every 4 "
+        "--out runs/table_evad_jhmdb",
+        data="jhmdb",
+        needs=EVADS,
+    ),
 }
 
 
@@ -101,6 +109,8 @@ def state(name: str) -> str:
         return "NOT RUN: it needs a GPU, and torch finds none here"
     if (data := ENTRIES[name].data) and not (Path(os.environ.get("TUBELET_DATA", "")) / data).is_dir():
         return f"NOT RUN: it needs the data set {data}: set TUBELET_DATA to the folder that holds it"
+    if absent := [path for path in ENTRIES[name].needs if not (ROOT / path).exists()]:
+        return f"NOT RUN: it needs {', '.join(absent)}: not there yet"
     return "missing"
 
 

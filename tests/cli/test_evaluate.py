@@ -12,6 +12,7 @@ import torch
 
 import tubelet
 from tests.evaluation.judged import scenes_model
+from tests.evaluation.people import people_model, videos
 from tubelet.data import write_video
 
 SPECS = ["sta:keep=0.4", "random:keep=0.5@1"]
@@ -122,6 +123,45 @@ def test_rows_of_another_evaluation(run, folder, tmp_path):
     other = run(*words, "--data", "scenes:val")
     assert other.status == 2 and "rows of another evaluation: data was 'scenes:test" in other.err
     assert run(*words, "--data", "scenes:val", "--renew").status == 0
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory):
+    return tubelet.save_model(people_model(), tmp_path_factory.mktemp("detectors") / "people")
+
+
+def test_a_detector_is_judged_by_its_boxes(run, detector, tmp_path):
+    boxes = videos(tmp_path, count=2)
+    words = ["evaluate", "--model", detector, "--data", boxes, "--no-timing", "--out", tmp_path / "out", "--every", 6]
+    done = run(*words, "--select", "keyframe:keep=0.7@2", "--json")
+    assert done.status == 0, done.err
+    dense, pruned = done.json
+    assert [dense["select"], pruned["select"]] == ["none", "keyframe:keep=0.7@2"]
+    assert all(row["videos"] == 2 and row["key_frames"] == 6 and row["every"] == 6 for row in done.json)
+    assert dense["frame_difference@0.5"] is None and pruned["frame_difference@0.5_95"] is not None
+    assert done.json == json.loads((tmp_path / "out" / "report.json").read_text())
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"rows", "report.json", "report.csv", "curve.png"}
+    assert "frame-mAP@.5 %" in run(*words).out
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--model", "DETECTOR", "--data", "scenes:test"], "jhmdb:SPLIT, ucf24:SPLIT or a csv of boxes"),
+        (["--model", "DETECTOR", "--data", "BOXES", "--views", "1x1"], "--views: a detector sees one clip"),
+        (["--model", "DETECTOR", "--data", "BOXES", "--workers", "2"], "--workers: the videos of a detector"),
+        (["--model", "DETECTOR", "--data", "BOXES", "--every", "0"], "'0' is not a whole number"),
+        (["--model", "DETECTOR", "--data", "BOXES", "--select", "sta:r=1,groups=4/4/2"], "every token of its key"),
+        (["--model", "DETECTOR", "--model", "MODEL", "--data", "BOXES"], "is a classifier, and the others are"),
+        (["--model", "MODEL", "--data", "scenes:test", "--every", "2"], "--every is of detectors"),
+    ],
+)
+def test_what_does_not_fit_a_detector(run, folder, detector, tmp_path, words, sentence):
+    places = {"MODEL": folder, "DETECTOR": detector, "BOXES": tmp_path / "boxes.csv"}
+    if "BOXES" in words:
+        videos(tmp_path, count=1)
+    done = run("evaluate", *(places.get(word, word) for word in words))
+    assert done.status == 2 and sentence in done.err and len(done.err.splitlines()) == 1 and not done.out
 
 
 @pytest.mark.slow

@@ -126,6 +126,15 @@ def test_an_entry_for_a_gpu_is_named_where_there_is_none(queue, monkeypatch, cap
     assert "fast: NOT RUN: it needs a GPU" in capsys.readouterr().out
 
 
+def test_an_entry_waits_for_what_a_training_leaves(queue, monkeypatch, capsys):
+    (queue / "runs_of").mkdir()
+    monkeypatch.setattr(results, "ENTRIES", {"late": results.Entry("ok", needs=("runs_of", "runs_of/b"))})
+    assert results.main([]) == 0
+    assert "late: NOT RUN: it needs runs_of/b: not there yet" in capsys.readouterr().out
+    (queue / "runs_of" / "b").touch()
+    assert results.main(["--list"]) == 0 and "late: missing" in capsys.readouterr().out
+
+
 def test_entries_are_commands_that_exist(capsys):
     for name, entry in results.ENTRIES.items():
         module, *words = entry.command.split()
