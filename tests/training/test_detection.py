@@ -177,10 +177,15 @@ def test_the_judge_chooses_by_frame_map(judged, monkeypatch):
 def test_the_judge_says_what_the_evaluation_says(judged):
     """On the one key frame in the middle of each video."""
     task, model, boxes, data = judged
-    with torch.no_grad():  # people are looked for where they are
-        model.proposals.boxes.copy_(torch.tensor([0.3, 0.33, 0.2, 0.25]).expand(9, 4))
+    with torch.no_grad():  # some proposals are where people are on frame 10, and stay there
+        wide = torch.linspace(0.1, 0.5, 9)
+        model.proposals.boxes.copy_(torch.stack([torch.full((9,), 20 / 64), torch.full((9,), 1 / 3), wide, wide], 1))
+        for head in model.proposals.heads:
+            head.deltas.weight.zero_()
+            head.deltas.bias.zero_()
     figures = task.judge(model, eval_loader(data, 2))
     dataset = open_people(model, boxes)
     rows = look(model, dataset, ["none"], every=18).rows["none"].values()
     assert [row.frames for row in rows] == [[data[i].frame] for i in range(3)]
+    assert 0 < figures["score"] < 1
     assert figures["score"] == pytest.approx(measured(dataset, rows, every=18).frame.at(0.5), abs=0.02)
