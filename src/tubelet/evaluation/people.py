@@ -212,9 +212,9 @@ def truth_of(dataset: KeyframeClips, rows: Iterable[Seen]) -> Tubes:
 
 
 def detections_of(rows: Iterable[Seen], rule: str = RULES[0]) -> Detections:
-    """What is judged: each proposal of each key frame with each action, where the score is at least LEAST.
+    """What is judged: each proposal of each key frame with each action.
 
-    rule:  "joint": the score is that of the person times that of the action. "published": that of the action alone, of
+    rule:  "joint": the score is that of the person times that of the action, at least LEAST. "published": that of the action alone, of
            proposals that are people by at least 0.7, or of all where none of a frame is
     """
     if rule not in RULES:
@@ -224,9 +224,12 @@ def detections_of(rows: Iterable[Seen], rule: str = RULES[0]) -> Detections:
         people, actions = np.array(row.people, np.float32), np.array(row.actions, np.float32)  # (F, Q), (F, Q, classes)
         if rule == "joint":
             scores = people[..., None] * actions
+            judged = scores >= LEAST
         else:
-            scores = actions * kept_proposals(torch.from_numpy(people), PERSON, all_if_none=True).numpy()[..., None]
-        frame, proposal, label = np.nonzero(scores >= LEAST)
+            scores = actions
+            kept = kept_proposals(torch.from_numpy(people), PERSON, all_if_none=True).numpy()
+            judged = np.broadcast_to(kept[..., None], scores.shape)
+        frame, proposal, label = np.nonzero(judged)
         boxes = np.array(row.boxes, np.float32)[frame, proposal, None]  # (n, 1, 4)
         columns.append((np.full_like(frame, number), frame, label, boxes, scores[frame, proposal, label]))
     if not columns:
