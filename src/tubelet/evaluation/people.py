@@ -214,8 +214,9 @@ def truth_of(dataset: KeyframeClips, rows: Iterable[Seen]) -> Tubes:
 def detections_of(rows: Iterable[Seen], rule: str = RULES[0]) -> Detections:
     """What is judged: each proposal of each key frame with each action.
 
-    rule:  "joint": the score is that of the person times that of the action, at least LEAST. "published": that of the action alone, of
-           proposals that are people by at least 0.7, or of all where none of a frame is
+    rule:  "joint": the score is that of the person times that of the action, at least LEAST.
+           "published": that of the action alone, of proposals that are people by at least 0.7, or of all where none of
+           a frame is
     """
     if rule not in RULES:
         raise TubeletError(f"rule {rule!r}; there are {', '.join(RULES)}")
