@@ -127,8 +127,8 @@ def test_half_precision_counts_as_float32_does(dtype):
     upstream = torch.randn(3, 5, 8)
     for full in (False, True):
         found = []
-        for given in (scores, scores.float()):
-            s = given.clone().requires_grad_()
+        for dressed in (scores, scores.float()):
+            s = dressed.clone().requires_grad_()
             weights = perturbed_top_k(s, 5, 0.1, full=full, noise=noise)
             weights.backward(upstream)
             found.append((weights, s.grad))
