@@ -35,6 +35,7 @@ class Entry:
     seed: int = 0
     gpu: bool = False  # cannot run without one
     data: str = ""  # a folder of $TUBELET_DATA that it needs
+    needs: tuple[str, ...] = ()  # folders of trained models, each of the training that `TRAININGS` names
 
 
 MVIT = "--model mvit_base_16x4 --select stts:T5@0-S13@4 --select stts:T3@0-S11@4"
@@ -43,6 +44,19 @@ VIDEOSWIN = "--model videoswin_base --threads 1"
 SWIN_BOXES = "--select stts:T8@0 --select stts:T10@0 --select stts:T14@0"  # 10 and 14 with padded windows
 # Sets of tokens with fill-up, in the third stage: STA's schedule, and one step before it. At which share does it pay?
 SWIN_SETS = " ".join(f"--select sta:keep={k} --select random:keep={k}@4" for k in (0.9, 0.7, 0.5, 0.3))
+# On 8 frames of 8 x 8 tokens, without training: fewer frames, a region of each, both; or as many tokens of each frame
+# by STA's schedule. There is no attention to read before block 1.
+BOXES = ("T0.75@1", "T0.5@1", "T0.25@1", "S0.75@1", "S0.5@1", "S0.25@1", "T0.75@1-S0.75@1", "T0.5@1-S0.5@1")
+XVIT_SELECTS = [f"{name}:{box}" for box in BOXES for name in ("uniform", "random", "attention")]
+XVIT_SELECTS += [
+    f"{name}:r={r},groups=8/8/8" for r in (4, 7, 11, 15) for name in ("sta", "uniform", "random", "attention")
+]
+# A model that an entry needs -> the training that makes it.
+TRAININGS = {
+    "runs/scenes_xvit": "configs/scenes_xvit.yaml --out runs/scenes_xvit",
+    "runs/scenes_xvit_none": "configs/scenes_xvit.yaml --out runs/scenes_xvit_none --model.mixing none",
+    "runs/scenes_xvit_average": "configs/scenes_xvit.yaml --out runs/scenes_xvit_average --model.pool average",
+}
 ENTRIES = {
     "flops_videomae": Entry("benchmarks.flops_videomae"),
     "flops_stts": Entry("benchmarks.flops_stts"),
@@ -64,6 +78,15 @@ ENTRIES = {
     "scenes_vit": Entry(
         "benchmarks.judged --model videomae_tiny_scenes --clips 2400 "
         "--data scenes_easy:test,scenes:test,scenes_hard:test,scenes_table:test"
+    ),
+    "scenes_xvit": Entry(  # what mixing is worth, and the temporal transformer
+        f"benchmarks.judged {' '.join(f'--model {name}' for name in TRAININGS)} --data scenes:test --clips 4800",
+        needs=tuple(TRAININGS),
+    ),
+    "scenes_xvit_selection": Entry(
+        "benchmarks.judged --model runs/scenes_xvit --data scenes:test --clips 4800 --curve runs/scenes_xvit_selection "
+        + " ".join(f"--select {spec}" for spec in XVIT_SELECTS),
+        needs=("runs/scenes_xvit",),
     ),
     "table_a_scenes": Entry(
         "benchmarks.table_a --model videomae_tiny_scenes --data scenes_table:test --clips 10000 --keep 0.5 "
@@ -101,6 +124,9 @@ def state(name: str) -> str:
         return "NOT RUN: it needs a GPU, and torch finds none here"
     if (data := ENTRIES[name].data) and not (Path(os.environ.get("TUBELET_DATA", "")) / data).is_dir():
         return f"NOT RUN: it needs the data set {data}: set TUBELET_DATA to the folder that holds it"
+    for folder in ENTRIES[name].needs:
+        if not (ROOT / folder / "model.safetensors").is_file():  # a training writes it at its end
+            return f"NOT RUN: it needs {folder}, which `tubelet train {TRAININGS[folder]}` makes"
     return "missing"
 
 

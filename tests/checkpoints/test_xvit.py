@@ -106,6 +106,14 @@ def test_an_image_vit_begins_an_xvit(tmp_path):
         load(tmp_path, state, frames=4)
 
 
+def test_an_image_vit_without_its_classifier(tmp_path):
+    """As timm hands out vit_base_patch16_224.orig_in21k: neither classifier nor the layer before it."""
+    state = {key: t for key, t in image_vit().items() if not key.startswith(("head.", "pre_logits."))}
+    model = load(tmp_path, state, frames=4, num_classes=7)
+    assert model.report.layout == "timm" and sorted(model.report.matched) == sorted(state)
+    assert not model.report.unused and model(moving(1, model)).shape == (1, 7)
+
+
 def test_an_image_vit_at_another_size(tmp_path):
     model = load(tmp_path, image_vit(), num_classes=3, size=(24, 40), frames=2)
     assert model.grid == (2, 3, 5) and model.position_grid == (2, 2, 2) and model.pos_embed.shape[1] == 5

@@ -4,12 +4,15 @@ import pytest
 import torch
 
 from tests.evaluation.judged import scenes_model
+from tests.tiny import tiny
 from tubelet.data.datasets.scenes import SceneClips
+from tubelet.data.scenes import LABELS, MEAN, STD
 from tubelet.errors import SelectionError, TubeletError
 from tubelet.evaluation import Candidate, judge, open_for, pair_of, protocol_of, table, write
 from tubelet.evaluation.quality import found
 from tubelet.evaluation.rows import columns
 from tubelet.evaluation.run import chosen_videos, variant, weights_id
+from tubelet.models.config import Preprocessing
 from tubelet.models.registry import set_selection, trace
 
 SELECTS = ["none", "sta:keep=0.4,groups=8/4/2", "random:keep=0.5@1"]
@@ -178,6 +181,21 @@ def test_a_data_set_of_other_classes_is_refused(model, tmp_path):
     few.config.id2label = {0: "up", 1: "down"} | {i: str(i) for i in range(2, 12)}
     with pytest.raises(TubeletError, match="class 0 is 'red left' there and 'up' here"):
         open_for(few, "scenes:test")
+
+
+@pytest.mark.parametrize("arguments", [{"patch_size": 8}, {"patch_size": 16}, {"patch_size": 8, "frames": 4}])
+def test_the_truth_of_scenes_counts_in_the_tokens_of_the_model(arguments):
+    """A token of one frame of 8 or 4, or of larger patches."""
+    model = tiny("xvit", **{"size": 64, "num_classes": 12, **arguments})
+    model.config.preprocessing = Preprocessing(model.frames, 1, 64, MEAN, STD, "dense")
+    model.config.id2label = dict(enumerate(LABELS))
+    dataset = open_for(model, "scenes:test", length=3)
+    half = model.frames // 2
+    (rows,) = list(judge(model, dataset, ["none", f"uniform:T{half}@1"]).rows.values())[1:]
+    for index, row in rows.items():
+        truth = dataset[index].truth
+        assert truth.shape == model.grid
+        assert row.kept == 0.5 and row.recall == pytest.approx(float(truth[1::2].sum() / truth.sum()))
 
 
 def test_the_protocol_is_that_of_the_clips(model):

@@ -329,6 +329,10 @@ def test_tokens_entering_count_the_class_tokens_of_the_frames_left():
     [
         (lambda: small(mixing="heads"), "mixing='heads': 'over_heads' or 'per_head' or 'none'"),
         (lambda: small(mixing_div=1), "mixing_div=1: at least 2"),
+        (lambda: small(segment_length=0), "segment_length=0: at least 1 frame"),
+        (lambda: small(segment_length=-2), "segment_length=-2: at least 1 frame"),
+        (lambda: small(mixing_div=25), "mixing_div=25 leaves none of the 24 channels to mix"),
+        (lambda: small(mixing="per_head", mixing_div=9), "leaves none of the 8 channels of a head to mix"),
         (lambda: small(mixing_layers=(0, 3)), "mixing_layers has 3: there are blocks 0 to 2"),
         (lambda: small(temporal_rule="cut"), "'resize' or 'modulo'"),
         (lambda: small(frame_shift="near"), "'kept' or 'true'"),

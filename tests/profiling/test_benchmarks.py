@@ -8,10 +8,14 @@ import sys
 import pytest
 import torch
 
-from benchmarks import peers, results, timing
+from benchmarks import judged, peers, results, timing
 from tests.project import ROOT
-from tests.tiny import SIZES
+from tests.tiny import SIZES, tiny
+from tubelet import save_model
+from tubelet.data.scenes import LABELS, MEAN, STD
 from tubelet.errors import TubeletError
+from tubelet.models.config import Preprocessing
+from tubelet.models.registry import set_selection
 
 
 def test_peers():
@@ -126,9 +130,59 @@ def test_an_entry_for_a_gpu_is_named_where_there_is_none(queue, monkeypatch, cap
     assert "fast: NOT RUN: it needs a GPU" in capsys.readouterr().out
 
 
+def test_an_entry_names_the_training_of_a_model_that_is_not_there(queue, monkeypatch, capsys):
+    monkeypatch.setattr(results, "ENTRIES", {"judged": results.Entry("ok", needs=("runs/one",))})
+    monkeypatch.setattr(results, "TRAININGS", {"runs/one": "one.yaml --out runs/one"})
+    (queue / "runs_of_others").mkdir()
+    assert results.main([]) == 0
+    said = "judged: NOT RUN: it needs runs/one, which `tubelet train one.yaml --out runs/one` makes"
+    assert said in capsys.readouterr().out
+    (queue / "runs" / "one").mkdir(parents=True)  # begun, not ended
+    assert results.main([]) == 0 and said in capsys.readouterr().out
+    (queue / "runs" / "one" / "model.safetensors").touch()
+    assert results.state("judged") == "missing"
+
+
+def scenes_xvit(**arguments):
+    """As configs/scenes_xvit.yaml has it, with fewer channels."""
+    sizes = {"size": 64, "patch_size": 8, "dim": 16, "depth": 4, "heads": 4, "mixing_div": 4, "num_classes": 12}
+    model = tiny("xvit", **sizes, **arguments)
+    model.config.preprocessing = Preprocessing(8, 1, 64, MEAN, STD, "dense")
+    model.config.id2label = dict(enumerate(LABELS))
+    return model
+
+
+def test_selections_of_the_entries_fit_the_model():
+    model = scenes_xvit()
+    for spec in results.XVIT_SELECTS:
+        set_selection(model, spec)
+        assert model.tokens_entering()[-1] < 8 * 65, spec
+
+
+def test_judged_pairs_models_on_the_same_clips(tmp_path, capsys):
+    names = [str(save_model(scenes_xvit(mixing=m), tmp_path / m)) for m in ("over_heads", "none")]
+    words = [word for name in names for word in ("--model", name)]
+    words += ["--data", "scenes:test", "--clips", "13", "--select", "uniform:T0.5@1", "--curve", str(tmp_path / "c")]
+    assert judged.main(words) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row["model"], row["select"]) for row in rows] == [(n, s) for n in names for s in ("none", words[-3])]
+    assert all(row["videos"] == 13 for row in rows) and rows[0]["difference"] is None
+    for row in rows[1:]:
+        assert row["difference"] == pytest.approx(row["top1"] - rows[0]["top1"])
+        assert row["only_this"] - row["only_first"] == round(13 * row["difference"])
+    for dense, half in (rows[:2], rows[2:]):
+        assert dense["recall"] is None and half["kept"] == half["random_recall"] == 0.5
+        assert 0 < half["precision"] < 1 and half["gmacs"] < dense["gmacs"]
+    assert (tmp_path / "c" / "scenes_test" / "report.csv").exists()
+    assert judged.main(["--model", str(tmp_path / "absent"), "--data", "scenes:test"]) == 2
+
+
 def test_entries_are_commands_that_exist(capsys):
     for name, entry in results.ENTRIES.items():
         module, *words = entry.command.split()
         assert (ROOT / (module.replace(".", "/") + ".py")).exists(), name
         if module == "benchmarks.timing":
             timing.parser().parse_args([*words, "--seed", "0"])
+        if module == "benchmarks.judged":
+            judged.parser().parse_args([*words, "--seed", "0"])
+        assert set(entry.needs) <= set(results.TRAININGS), name

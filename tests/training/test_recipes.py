@@ -20,7 +20,7 @@ SMALL = dict(MODELS.values()) | {  # of a model: arguments that make it so
     "videomae_base": {"size": 32, "patch_size": 16, "dim": 16, "depth": 2, "heads": 2},
     "videomae_tiny_jhmdb": {"size": 32, "patch_size": 16, "dim": 16, "depth": 2, "heads": 2},
     "evad_base": DETECTOR,
-    "evad_tiny": DETECTOR,
+    "evad_tiny": {**DETECTOR, "frames": 16},
     "videoswin_base": MODELS["swin"][1],
     "videoswin_base_ssv2": MODELS["swin"][1],
 }
@@ -46,7 +46,7 @@ def small(content, clips):
     kept = {k: v for k, v in model.items() if k in OWN}
     content["model"] = {"name": name, **kept, **SMALL[model["name"]]}
     content["model"].pop("num_classes", None)  # those of the data
-    if "size" in model and str(data["name"]).startswith("scenes"):
+    if str(data["name"]).startswith("scenes"):
         content["model"]["size"] = 64
     if "select" in kept:
         content["model"]["select"] = smaller(kept["select"])

@@ -28,8 +28,8 @@ SELECTORS = "plan."  # where every model of the project has the weights of its l
 LAYOUTS = {
     layout.name: layout
     for layout in (
-        own.LAYOUT, videomae.LAYOUT, huggingface.LAYOUT, *mvit.LAYOUTS, *video_swin.LAYOUTS, evad.LAYOUT,
-        xvit.AVERAGE, xvit.LAYOUT, xvit.IMAGE_VIT,
+        own.LAYOUT, videomae.LAYOUT, huggingface.LAYOUT, xvit.IMAGE_VIT, *mvit.LAYOUTS, *video_swin.LAYOUTS,
+        evad.LAYOUT, xvit.AVERAGE, xvit.LAYOUT,
     )
 }  # fmt: skip
 

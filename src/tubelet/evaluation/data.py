@@ -10,6 +10,7 @@ from tubelet.data import open_dataset
 from tubelet.data.datasets.base import ClipDataset
 from tubelet.data.datasets.registry import READERS, SCENES, split_name
 from tubelet.data.datasets.videos import VideoClips
+from tubelet.data.scenes import SIZE
 from tubelet.errors import TubeletError
 from tubelet.evaluation.truth import WithTruth, jhmdb_pixels
 from tubelet.models.base import VideoModel
@@ -39,7 +40,10 @@ def open_for(
     if name in SCENES:
         if views not in (None, (1, 1)):
             raise TubeletError(f"scenes are seen in one view, 1x1; got {views[0]}x{views[1]}")  # type: ignore[index]
-        given: dict[str, Any] = {"frames": p.frames, "size": p.size, "curriculum": False, "fresh": False}
+        given: dict[str, Any] = {
+            "frames": p.frames, "size": p.size, "curriculum": False, "fresh": False,
+            "tubelet": scene_tubelet(model, options.get("frames", p.frames)),
+        }  # fmt: skip
     else:
         clips, crops = views or model.config.views
         given = {
@@ -53,6 +57,12 @@ def open_for(
         raise TubeletError(f"truth={truth!r}: only JHMDB has boxes and silhouettes; scenes bring their own")
     grid = model.grid_of(dataset.frames, *dataset.size)
     return WithTruth(dataset, jhmdb_pixels(truth, Path(root) if root else None), grid)
+
+
+def scene_tubelet(model: VideoModel, frames: int) -> tuple[int, int, int]:
+    """Frames, rows and columns of one of the model's tokens: what the truth of scenes counts in."""
+    grid = model.grid_of(frames, SIZE, SIZE)
+    return frames // grid.t, SIZE // grid.h, SIZE // grid.w
 
 
 def protocol_of(model: VideoModel, dataset: ClipDataset) -> dict[str, Any]:

@@ -149,6 +149,8 @@ class XViT(VideoModel):
                 raise TubeletError(f"dim={dim} is not a multiple of {name}={count}")
         if mixing_div < 2:
             raise TubeletError(f"mixing_div={mixing_div}: at least 2, since 1 / div comes from each side")
+        if segment_length is not None and segment_length < 1:
+            raise TubeletError(f"segment_length={segment_length}: at least 1 frame, or None for the whole clip")
         if strange := [layer for layer in mixing_layers or () if not 0 <= layer < depth]:
             raise TubeletError(f"mixing_layers has {strange[0]}: there are blocks 0 to {depth - 1}")
         self.frames = frames
@@ -167,6 +169,11 @@ class XViT(VideoModel):
         rates = drop_path_rates(drop_path, depth)
         per_head = mixing == "per_head"
         width = 0 if mixing == "none" else (dim // heads if per_head else dim) // mixing_div
+        if mixing != "none" and width < 1:
+            channels = f"{dim // heads} channels of a head" if per_head else f"{dim} channels"
+            raise TubeletError(
+                f"mixing_div={mixing_div} leaves none of the {channels} to mix; mixing='none' mixes none"
+            )
         layers = range(depth) if mixing_layers is None else mixing_layers
         self.blocks = nn.ModuleList(
             Block(
