@@ -3,9 +3,9 @@
 Prints JSON, a row a configuration: "label" (the paper's or the README's name), "select" (the counts that the released
 configuration comes to), "paper" (GFLOPs as printed, None where there are none), "released" (counted by fvcore on the
 released code), "gmacs" (ours), "padded" (ours with all that the released VideoSwin computes of padding; on MViT
-there is none), "difference" (padded / released - 1). For a figure of the paper that the released computation cannot have with
-this budget (more than 3 % off), "nearest" is the budget whose "padded" is nearest to it, with that and "off", what
-is still between them as a share of the figure.
+there is none), "difference" (padded / released - 1). For a figure of the paper that the released computation cannot
+have with this budget (more than 3 % off), "nearest" is the budget whose "padded" is nearest to it, with that and
+"off", what is still between them as a share of the figure.
 """
 
 from __future__ import annotations
