@@ -289,6 +289,16 @@ def test_cost_of_fitted_windows(kept, expected):
     assert count_flops(model).gmacs == pytest.approx(expected, rel=0.005)
 
 
+def test_fitted_windows_cost_less_where_they_are_shorter():
+    for kept in (9, 10, 11, 12, 13, 14):
+        costs = []
+        for window in ("released", "fitted"):
+            with torch.device("meta"):
+                model = create_model("videoswin_tiny", depths=(1, 1, 1, 1), select=f"stts:T{kept}@0", window=window)
+            costs.append(count_flops(model).gmacs)
+        assert (costs[1] < costs[0]) == (fitted(kept, 8) < 8)
+
+
 def test_sizes_and_parameters():
     with torch.device("meta"):
         counts = {

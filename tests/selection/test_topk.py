@@ -118,3 +118,19 @@ def test_many_candidates_are_drawn_in_parts(monkeypatch):
         monkeypatch.setattr("tubelet.selection.topk.CHUNK", 1000)
     own_noise = perturbed_top_k(scores, 7, 0.2, samples=20)
     torch.testing.assert_close(own_noise.sum(-1), torch.ones(3, 7))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_counts_as_float32_does(dtype):
+    torch.manual_seed(0)
+    scores, noise = torch.rand(3, 8).to(dtype), torch.randn(3, 500, 8)
+    upstream = torch.randn(3, 5, 8)
+    for full in (False, True):
+        found = []
+        for dressed in (scores, scores.float()):
+            s = dressed.clone().requires_grad_()
+            weights = perturbed_top_k(s, 5, 0.1, full=full, noise=noise)
+            weights.backward(upstream)
+            found.append((weights, s.grad))
+        (half, half_grad), (whole, whole_grad) = found
+        assert torch.equal(half, whole) and torch.equal(half_grad, whole_grad.to(dtype))

@@ -27,6 +27,13 @@ def test_vectors_and_positions_do_not_decay():
     assert all(group["weight_decay"] == 0.05 for group in groups_of(model, decay_norms=True))
 
 
+def test_vectors_of_one_group_decay():
+    model = tiny("mvit", select="stts:T5@0")
+    groups = GroupsSection(decay_norms="selector")
+    vectors = {n for n, p in model.named_parameters() if p.ndim == 1 and rule_of(n, p, groups, 5).decays}
+    assert vectors == {n for n, p in model.named_parameters() if p.ndim == 1 and n.startswith("plan.")} != set()
+
+
 def test_selector_backbone_and_head_have_rates_of_their_own():
     parameter = nn.Parameter(torch.zeros(3, 3))
     groups = GroupsSection(selector=2.0, backbone=0.01, head=0.5)

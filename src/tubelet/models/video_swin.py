@@ -244,8 +244,10 @@ class VideoSwin(VideoModel):
         window_size: tokens of a window in (time, rows, columns).
         window: "released": where the frames are no multiple of the window, its padding takes part, as the weights were
             trained; 9 to 15 tokens in time then make two windows of 8, the second partly empty. "fitted": a temporal
-            window that divides the frames at hand, near the released one, its biases resized: no slot is empty, and it
-            costs a little less. It is another computation: weights need fine-tuning with it.
+            window that divides the frames at hand, near the released one, its biases resized: no slot is empty. Of
+            padding nothing is computed either way, so a fitted window costs a little less only where it is the shorter
+            one (10, 12, 14 tokens in time: 5, 6, 7), and more where it is longer (9, 11, 13). It is another
+            computation: weights need fine-tuning with it.
     """
 
     def __init__(

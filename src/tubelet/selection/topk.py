@@ -23,7 +23,7 @@ from torch import Tensor
 
 SAMPLES = 500
 NO_NOISE = 1e-20  # sigma from which on the choice is hard and has no gradient
-CHUNK = 2**24  # noisy scores at a time: bounds the working memory at some 64 MB
+CHUNK = 2**24  # noisy scores at a time: each tensor of that shape that is worked with has at most 64 MB
 
 
 def top_k(scores: Tensor, k: int) -> Tensor:
@@ -47,7 +47,10 @@ def perturbed_top_k(
         sigma: deviation of the noise; at 0 the choice is hard and the gradient exactly zero.
         full: the whole Jacobian of equation 8 in the backward pass; else its diagonal, as released.
         noise: (R, S, D) standard normal numbers, where they are to be the same each time.
+
+    Half precision, which does not count to 500 exactly, is left for float32: then so are the weights.
     """
+    scores = scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores
     if sigma <= NO_NOISE:
         one_hot = scores.new_zeros(scores.shape[0], k, scores.shape[1])
         return one_hot.scatter(2, top_k(scores.detach(), k)[..., None], 1.0) + 0.0 * scores[:, None]
@@ -73,7 +76,7 @@ class _PerturbedTopK(torch.autograd.Function):
             if noise is None:
                 z = torch.randn(rows, length, candidates, dtype=scores.dtype, device=scores.device)
             else:
-                z = noise[:, start : start + length]
+                z = noise[:, start : start + length].to(scores.dtype)
             place = _top_k_unordered_ties(scores[:, None] + sigma * z, k)  # (R, s, K)
             by_place = place.transpose(1, 2)  # (R, K, s)
             counts.scatter_add_(2, by_place, torch.ones_like(by_place, dtype=scores.dtype))

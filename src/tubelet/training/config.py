@@ -97,7 +97,8 @@ class GroupsSection(Section):
 
     selector, backbone, head: factors of the learning rate
     layer_decay: factor a block, from the last to the first (1: none)
-    decay_norms: weight decay on norms, biases and other vectors too, and on positions and class tokens
+    decay_norms: weight decay on norms, biases and other vectors too, and on positions and class tokens: of all groups
+                 (true), of none (false), or of the one named, such as selector
     frozen:      epochs that a group does not learn at first, e.g. {backbone: 3}
     """
 
@@ -105,7 +106,7 @@ class GroupsSection(Section):
     backbone: float = Field(default=1.0, ge=0)
     head: float = Field(default=1.0, ge=0)
     layer_decay: float = Field(default=1.0, gt=0, le=1)
-    decay_norms: bool = False
+    decay_norms: bool | Literal["selector", "backbone", "head"] = False
     frozen: dict[Literal["selector", "backbone", "head"], float] = {}
 
 

@@ -29,7 +29,7 @@ def rule_of(name: str, parameter: nn.Parameter, groups: GroupsSection, depth: in
     if kind == "backbone":
         scale *= groups.layer_decay ** (depth + 1 - layer_of(name, depth))
     vector = parameter.ndim < 2 or any(part in name for part in NO_MATRICES)
-    return Rule(kind, scale, groups.decay_norms or not vector)
+    return Rule(kind, scale, groups.decay_norms in (True, kind) or not vector)
 
 
 def layer_of(name: str, depth: int) -> int:

@@ -1,0 +1,75 @@
+"""What results/ says of STTS: the counts against the released code's, the memory, and the figures that docs quote."""
+
+import json
+import re
+import shlex
+
+import pytest
+import torch
+
+from benchmarks import flops_stts, topk_memory
+from tests.project import ROOT
+from tubelet.cli.app import COMMANDS, parser_of
+from tubelet.models.registry import create_model, set_selection
+
+DOCS = (ROOT / "docs" / "stts.md").read_text()
+
+
+def result(name):
+    return json.loads((ROOT / "results" / f"{name}.json").read_text())["result"]
+
+
+def test_padding_is_counted_as_the_released_code_computes_it(monkeypatch):
+    """Two slots too few for their windows; a figure that fits has no other budget named, one that does not has."""
+    monkeypatch.setattr(flops_stts, "SWIN_FRAMES", range(13, 17))
+    costs = flops_stts.Costs("videoswin_base")
+    table = [row for row in flops_stts.SWIN if row[1] in ("none", "stts:T14@0", "stts:T8@0")]
+    dense, fewer, half = flops_stts.rows_of(costs, table)
+    assert dense["gmacs"] == dense["padded"] and half["gmacs"] == half["padded"]
+    assert fewer["gmacs"] < fewer["padded"] == pytest.approx(261.5, rel=5e-4)
+    assert "nearest" not in dense and "nearest" not in half
+    assert fewer["nearest"]["select"] == "stts:T13@0"
+
+
+def test_counts_are_those_of_the_released_code():
+    rows = result("flops_stts")
+    labels = [(name, *row[:2]) for name, table in flops_stts.MODELS.items() for row in table]
+    assert [(row["model"], row["label"], row["select"]) for row in rows] == labels
+    assert all(abs(row["difference"]) < 5e-4 and row["gmacs"] <= row["padded"] for row in rows)
+
+
+def test_memory_is_that_recorded():
+    found = topk_memory.measure()
+    assert found == result("topk_memory") and min(row["factor"] for row in found) > 1
+
+
+def test_docs_quote_the_table():
+    """One line a row: paper, released, with padding, ours."""
+    for row in result("flops_stts"):
+        paper = "-" if row["paper"] is None else f"{row['paper']:.1f}"
+        line = f"| {row['label']} | `{row['select']}` | {paper} | {row['padded']:.2f} | {row['gmacs']:.2f} |"
+        assert line in DOCS, line
+        if "nearest" in row:
+            near = row["nearest"]
+            assert f"{line} `{near['select']}`: {near['padded']:.2f} |" in DOCS, row["label"]
+    for row in result("topk_memory"):
+        sizes = " | ".join(f"{row[key] / 2**10:.1f}" for key in ("held", "held_full", "one_hot"))
+        assert f"| {row['step']} | {sizes} |" in DOCS
+
+
+def test_specs_and_commands_shown_are_read():
+    lines = re.findall(r"^tubelet (.+)$", DOCS, flags=re.MULTILINE)
+    assert {line.split()[0] for line in lines} >= {"selectors", "flops", "visualize", "train", "convert"}
+    for line in lines:
+        command, *words = shlex.split(line)
+        assert command in COMMANDS
+        parser = parser_of(command)
+        parser.parse_known_args(words) if command == "train" else parser.parse_args(words)  # keys of the config
+        for file in (word for word in words if word.startswith("configs/")):
+            assert (ROOT / file).exists()
+    with torch.device("meta"):
+        models = {name: create_model(name) for name in ("mvit_base_16x4", "videoswin_base")}
+    specs = re.findall(r"^\| `([a-z]+:[^`]+)` \| (MViT|VideoSwin) \|", DOCS, flags=re.MULTILINE)
+    assert len(specs) > 8
+    for spec, model in specs:
+        set_selection(models["mvit_base_16x4" if model == "MViT" else "videoswin_base"], spec)
