@@ -3,8 +3,8 @@
     python -m benchmarks.judged --model videomae_tiny_scenes --data scenes:test,scenes_hard:test --clips 1200
     python -m benchmarks.judged --model runs/mine --model runs/other --data scenes:test --select uniform:T0.5@1
 
-Prints JSON: the rows of `tubelet evaluate --json`, one for each data set, model and selection. The difference, its
-interval and p are to the first row of the same data set: the first model, dense. Where data has truth (scenes, or
+Prints JSON: the rows of `tubelet evaluate --json`, one for each data set, model and selection: the one it was saved
+with, and those given. The difference, its interval and p are to the first row of the same data set. Where data has truth (scenes, or
 JHMDB with --truth), recall and precision say how much of it the kept tokens are.
 """
 
@@ -33,7 +33,7 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
             length = {"length": args.clips} if args.clips and split_name(data)[0] in SCENES else {}
             dataset = open_for(model, data, truth=args.truth, **length)
             judged = judge(
-                model, dataset, ["none", *args.select], data=data, protocol=protocol_of(model, dataset),
+                model, dataset, [model.config.select, *args.select], data=data, protocol=protocol_of(model, dataset),
                 limit=args.clips,
             )  # fmt: skip
             candidates.append(Candidate(name, model, judged, views_of(dataset)))

@@ -58,6 +58,14 @@ TRAININGS = {
     "runs/scenes_xvit_average": "configs/scenes_xvit.yaml --out runs/scenes_xvit_average --model.pool average",
 }
 XVITS = tuple(TRAININGS)
+STTS = ("runs/scenes_mvit", "runs/scenes_stts", "runs/scenes_stts_random")
+TRAININGS |= {
+    "runs/scenes_mvit": "configs/scenes_mvit.yaml --out runs/scenes_mvit",
+    "runs/scenes_stts": "configs/scenes_stts.yaml --out runs/scenes_stts",
+    "runs/scenes_stts_random": (
+        "configs/scenes_stts.yaml --out runs/scenes_stts_random --model.select random:T0.5@0-S0.5@1"
+    ),
+}
 EVADS = {  # all go on from the same weights
     "runs/evad_jhmdb_dense": "none",
     "runs/evad_jhmdb_keep7": "keyframe:keep=0.7@2,3,4",
@@ -66,7 +74,7 @@ EVADS = {  # all go on from the same weights
 }
 TRAININGS |= {
     folder: f"configs/evad_jhmdb.yaml --out {folder} --model.weights runs/evad_jhmdb/best --select_until {{}} "
-    f"--model.select {select}"
+    f"--model.select {select} --epochs 3 --optimizer.lr 5.0e-5 --evaluate_every 1"
     for folder, select in EVADS.items()
 }
 ENTRIES = {
@@ -99,6 +107,10 @@ ENTRIES = {
         "benchmarks.judged --model runs/scenes_xvit --data scenes:test --clips 4800 --curve runs/scenes_xvit_selection "
         + " ".join(f"--select {spec}" for spec in XVIT_SELECTS),
         needs=("runs/scenes_xvit",),
+    ),
+    "scenes_stts": Entry(  # what the dense model loses to a learned choice, and to one at random
+        f"benchmarks.judged {' '.join(f'--model {name}' for name in STTS)} --data scenes:test --clips 4800",
+        needs=STTS,
     ),
     "table_a_scenes": Entry(
         "benchmarks.table_a --model videomae_tiny_scenes --data scenes_table:test --clips 10000 --keep 0.5 "
