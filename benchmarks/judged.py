@@ -4,8 +4,8 @@
     python -m benchmarks.judged --model runs/mine --model runs/other --data scenes:test --select uniform:T0.5@1
 
 Prints JSON: the rows of `tubelet evaluate --json`, one for each data set, model and selection: the one it was saved
-with, and those given. The difference, its interval and p are to the first row of the same data set. Where data has truth (scenes, or
-JHMDB with --truth), recall and precision say how much of it the kept tokens are.
+with, and those given. The difference, its interval and p are to the first row of the same data set. Where data has
+truth (scenes, or JHMDB with --truth), recall and precision say how much of it the kept tokens are.
 """
 
 from __future__ import annotations
