@@ -27,6 +27,7 @@ from tubelet.models.evad import EVAD
 from tubelet.profiling import count_flops
 from tubelet.selection.registry import methods
 from tubelet.selection.spec import parse
+from tubelet.views import average_of, average_views
 
 # Below this the best class is called unlikely. A heuristic: a softmax is no probability that the answer is right, and
 # a network can be sure of a class that has nothing to do with the video.
@@ -52,7 +53,7 @@ class Seconds:
 class Answer:
     """What a model says about one video.
 
-    labels:    the best classes, best first; the score is the softmax of the logits, averaged over the views
+    labels:    the best classes, best first; the score is a probability, averaged over the views (views.py)
     views:     (clips, crops) that were averaged
     gmacs:     10^9 multiply-adds of one view
     warnings:  sentences on what is missing from the file
@@ -113,6 +114,7 @@ def classify(
     topk: int = 5,
     backend: str = "auto",
     name: str | None = None,
+    average: str | None = None,
     advance: Callable[[int], None] = lambda views: None,
 ) -> Answer:
     """Say what happens in a video.
@@ -124,6 +126,7 @@ def classify(
         topk: how many classes to give.
         backend: that decodes, see tubelet.data.open_video.
         name: of the model, for the answer.
+        average: of the views' "probabilities" or "logits"; None: as the weights were released.
         advance: called with the number of views done, for a progress bar.
 
     Raises VideoError if the file yields no frame, TubeletError for options that are not allowed.
@@ -135,7 +138,8 @@ def classify(
     views = views or config.views
     clips = clips_for(model, path, views=views, backend=backend)
     began = time.perf_counter()
-    scores = view_scores(model, clips.tensor, advance).mean(dim=0)  # (classes)
+    logits = view_logits(model, clips.tensor, advance)
+    scores = average_views(logits[None], average or average_of(config))[0]  # (classes)
     seconds = time.perf_counter() - began
     best = scores.topk(min(topk, len(scores)))
     labels = tuple(
@@ -174,15 +178,15 @@ def clips_for(
 
 
 @torch.inference_mode()
-def view_scores(model: VideoModel, clips: Tensor, advance: Callable[[int], None] = lambda views: None) -> Tensor:
-    """Softmax of each view: (views, 3, T, H, W) -> (views, classes), on the CPU. A few views at a time."""
+def view_logits(model: VideoModel, clips: Tensor, advance: Callable[[int], None] = lambda views: None) -> Tensor:
+    """Logits of each view: (views, 3, T, H, W) -> float32 (views, classes), on the CPU. A few views at a time."""
     device = next(model.parameters()).device
-    scores = []
+    found = []
     for part in clips.split(VIEWS_AT_ONCE):
         logits = model(part.to(device))
-        scores.append(logits.float().softmax(dim=-1).cpu())  # .cpu() also waits for a GPU, so the time is the model's
+        found.append(logits.float().cpu())  # also waits for a GPU, so the time is the model's
         advance(len(part))
-    return torch.cat(scores)
+    return torch.cat(found)
 
 
 def gmacs_of(model: VideoModel, clip: Tensor) -> float:

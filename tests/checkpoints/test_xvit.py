@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 
 from tests.tiny import moving, tiny
 from tubelet import CheckpointError, load_model, save_model
+from tubelet.views import average_of
 
 SIZES = {"dim": 24, "depth": 2, "heads": 3, "frames": 4, "size": 16, "patch_size": 8, "num_classes": 5}
 UNSEEN = {"heads": 3, "frames": 4, "mixing_div": 3, "segment_length": 2}  # what a file does not say
@@ -61,6 +62,7 @@ def test_released_files(tmp_path, arguments):
     unused = {key for key in report.unused if "." in key}
     assert unused == (set() if model.temporal is None else {"new_fc.weight", "new_fc.bias"})
     assert loaded.config.preprocessing.mean == (0.5, 0.5, 0.5) and loaded.config.views == (1, 3)
+    assert average_of(loaded.config) == "logits"  # as released
     save_model(loaded, tmp_path / "own")
     with torch.no_grad():
         assert torch.equal(load_model(tmp_path / "own")(clip), model(clip))

@@ -174,7 +174,7 @@ def test_what_fails_on_the_way_is_status_1_and_one_line(folder: Path, run, monke
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("out of\nmemory")
 
-    monkeypatch.setattr("tubelet.inference.view_scores", broken)
+    monkeypatch.setattr("tubelet.inference.view_logits", broken)
     done = run("classify", "clip.mp4", "--model", "model")
     assert done.status == 1 and done.err == "tubelet: out of memory\n"
     monkeypatch.setattr("tubelet.profiling.flops_table", broken)

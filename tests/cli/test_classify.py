@@ -119,7 +119,7 @@ def test_views_run_a_few_at_a_time(model: Path, clip: Path):
 
 def test_the_seconds_of_decoding_and_of_the_model_are_told_apart(model: Path, clip: Path, monkeypatch):
     opened, clock = open_model(model), [0.0]
-    load, scores = inference.load_clips, inference.view_scores
+    load, scores = inference.load_clips, inference.view_logits
 
     def slow_load(*positional, **named):
         return replace(load(*positional, **named), seconds=1.0)
@@ -129,7 +129,7 @@ def test_the_seconds_of_decoding_and_of_the_model_are_told_apart(model: Path, cl
         return scores(*positional)
 
     monkeypatch.setattr(inference, "load_clips", slow_load)
-    monkeypatch.setattr(inference, "view_scores", slow_scores)
+    monkeypatch.setattr(inference, "view_logits", slow_scores)
     monkeypatch.setattr("time.perf_counter", lambda: clock[0])
     seconds = classify(opened, clip).seconds
     assert (seconds.decode, seconds.model) == (1.0, 2.0)

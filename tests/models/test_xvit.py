@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from tests.selectors import SoftFrames, SoftRegion
 from tests.tiny import moving, randomise, tiny
 from tubelet.errors import SelectionError, TubeletError
+from tubelet.models.layers import sinusoid_table
 from tubelet.models.registry import create_model, trace
 from tubelet.selection.core import Ask, Grid, Layout, Selection
 from tubelet.selection.plan import Placed, Plan, Selector
@@ -349,3 +350,13 @@ def test_tokens_entering_count_the_class_tokens_of_the_frames_left():
 def test_refusals(make, says):
     with pytest.raises((TubeletError, SelectionError), match=says):
         make()
+
+
+def test_positions_of_a_model_from_nothing_begin_as_sinusoids():
+    arguments = {"frames": 4, "size": 32, "patch_size": 8, "dim": 16, "depth": 1, "heads": 2}
+    image, scratch = (create_model("xvit_base", position_init=name, **arguments) for name in ("image", "sinusoid"))
+    assert not image.temp_embed.any() and 0 < image.pos_embed.std() < 0.1
+    assert torch.equal(scratch.temp_embed[:, :, 0], sinusoid_table(4, 16))
+    assert torch.equal(scratch.pos_embed, sinusoid_table(17, 16))
+    with pytest.raises(TubeletError, match="position_init='zeros': 'image' or 'sinusoid'"):
+        create_model("xvit_base", position_init="zeros", **arguments)

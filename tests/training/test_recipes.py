@@ -24,7 +24,7 @@ SMALL = dict(MODELS.values()) | {  # of a model: arguments that make it so
     "videoswin_base": MODELS["swin"][1],
     "videoswin_base_ssv2": MODELS["swin"][1],
 }
-OWN = ("frames", "segment_length", "mixing_div", "dropout", "drop_path", "positions", "select")
+OWN = ("frames", "segment_length", "position_init", "mixing_div", "dropout", "drop_path", "positions", "select")
 HERE = {"device": "cpu", "workers": 0, "threads": 1, "tensorboard": False, "precision": "float32", "log_every": 1}
 
 

@@ -59,6 +59,7 @@ def describe(weights: Weights, config: dict[str, Any] | None, given: Mapping[str
     made = ModelConfig(_name(arguments), "xvit", arguments, position_grid=(times[1], h, w))
     made.preprocessing = _preprocessing(arguments, clips)
     made.views = VIEWS
+    made.released_options = {"average": "logits"}
     description = Description(made)
     if guessed := [name for name in ("mixing_div", "segment_length") if name not in given]:
         taken = ", ".join(f"{name}={arguments[name]}" for name in guessed)

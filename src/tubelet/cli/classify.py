@@ -1,6 +1,6 @@
 """Say what happens in a video, or in each video of a folder.
 
-The score of a class is its softmax, averaged over the views. Multiply-adds (MAC = 1) are those of one view.
+The score of a class is its probability, averaged over the views. Multiply-adds (MAC = 1) are those of one view.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ EXAMPLE = "tubelet classify clip.mp4 --select sta:keep=0.5 --views 2x3 --topk 3"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("videos", nargs="+", metavar="VIDEO", help="a file, or a folder of videos")
     options.add_model(parser)
-    views = "views to average: clips along time x crops, 1 or 3 (default: the model's)"
-    parser.add_argument("--views", type=options.views, metavar="CLIPSxCROPS", help=views)
+    options.add_views(parser)
     parser.add_argument("--topk", type=options.whole(), default=5, metavar="K", help="classes to print (default: 5)")
     parser.add_argument("--labels", metavar="FILE", help="names of the classes, one a line, instead of the model's")
     options.add_device(parser)
@@ -46,7 +45,15 @@ def run(args: argparse.Namespace) -> int:
             try:
                 if problem:
                     raise problem
-                answer = classify(model, video, views=args.views, topk=args.topk, name=name, advance=steps.advance)
+                answer = classify(
+                    model,
+                    video,
+                    views=args.views,
+                    topk=args.topk,
+                    average=args.average,
+                    name=name,
+                    advance=steps.advance,
+                )
             except (TubeletError, OSError, RuntimeError, MemoryError) as error:  # the next video may be better
                 failures.append(error)
                 with steps.paused():

@@ -31,8 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root", metavar="FOLDER", help=root)
     select = "a selection such as sta:r=64; may be repeated (default: the one saved with the model)"
     parser.add_argument("--select", action="append", default=[], metavar="SPEC", help=select)
-    views = "views to average: clips along time x crops, 1 or 3 (default: the model's)"
-    parser.add_argument("--views", type=options.views, metavar="CLIPSxCROPS", help=views)
+    options.add_views(parser)
     out = "folder for rows, report.json, report.csv, curve.png (default: in that of CONFIG.yaml; else nothing is kept)"
     parser.add_argument("--out", metavar="DIR", help=out)
     parser.add_argument("--limit", type=options.whole(), metavar="N", help="so many videos, the same ones each time")
@@ -149,6 +148,7 @@ def judged(
             out=None if out is None else out / "rows",
             title=name if several else "",
             limit=args.limit,
+            average=args.average,
             batch=args.batch,
             workers=args.workers,
             renew=args.renew,

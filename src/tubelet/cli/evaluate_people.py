@@ -12,7 +12,8 @@ from tubelet.errors import TubeletError
 if TYPE_CHECKING:
     from tubelet.models.evad import EVAD
 
-CLASSIFIERS_ONLY = {"views": "a detector sees one clip a key frame", "truth": "a detector is judged by its boxes"}
+ONE_VIEW = "a detector sees one clip a key frame"
+CLASSIFIERS_ONLY = {"views": ONE_VIEW, "average": ONE_VIEW, "truth": "a detector is judged by its boxes"}
 
 
 def run(args: argparse.Namespace, models: dict[str, Any], data: str, given: dict[str, Any], out: Path | None) -> int:

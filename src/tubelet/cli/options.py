@@ -49,6 +49,13 @@ def above_0(most: float = 1000.0):
     return parse
 
 
+def add_views(parser: argparse.ArgumentParser) -> None:
+    help_views = "views to average: clips along time x crops, 1 or 3 (default: the model's)"
+    parser.add_argument("--views", type=views, metavar="CLIPSxCROPS", help=help_views)
+    average = "what is averaged over the views (default: as the weights were released, else probabilities)"
+    parser.add_argument("--average", choices=("probabilities", "logits"), help=average)
+
+
 def views(text: str) -> tuple[int, int]:
     """ "5x3" -> (5, 3)."""
     if not re.fullmatch(r"[1-9]\d{0,8}x[1-9]\d{0,8}", text):

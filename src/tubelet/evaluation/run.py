@@ -28,6 +28,7 @@ from tubelet.models.base import VideoModel
 from tubelet.profiling.latency import with_selection
 from tubelet.selection.plan import Kept
 from tubelet.selection.spec import parse
+from tubelet.views import AVERAGES, average_of, average_views
 
 TOP = 5  # classes kept of each answer
 BATCH = 8  # views at a time: small enough that activations stay in the processor's cache
@@ -51,6 +52,7 @@ def judge(
     out: Path | None = None,
     title: str = "",
     limit: int | None = None,
+    average: str | None = None,
     batch: int = BATCH,
     workers: int = 0,
     renew: bool = False,
@@ -67,6 +69,7 @@ def judge(
         out: folder for a file of rows a selection; those that are there are not run again. None keeps nothing.
         title: of the model in the names of those files.
         limit: so many videos, the same ones each time, of all classes.
+        average: of the views' "probabilities" or "logits" (views.py); None: as the weights were released.
         batch: views a forward pass, and clips a step of the loader.
         renew: begin files of rows anew that belong to something else; otherwise they are refused.
         strict: a video that cannot be read ends the run; otherwise it is left out and named.
@@ -74,11 +77,13 @@ def judge(
 
     Raises TubeletError for a selection that cannot be right, or a learned one without a trained scorer.
     """
+    average = average or average_of(model.config)
+    protocol = (protocol or {}) | ({"average": average} if average != AVERAGES[0] else {})
     copies = {select: variant(model, select) for select in dict.fromkeys(selects)}
     identity, listing = weights_id(model), f"{data} ({clips_id(dataset)})"
     files: dict[str, RowFile[Row] | Memory[Row]] = {}
     for select in copies:
-        belonging = Belonging(identity, select, listing, protocol or {})
+        belonging = Belonging(identity, select, listing, protocol)
         path = None if out is None else out / file_name(*([title] if title else []), select)
         files[select] = Memory() if path is None else RowFile(path, belonging, read_row, renew=renew)
     try:
@@ -99,8 +104,8 @@ def judge(
             for select, file in files.items():
                 if all(index in file.rows for index in clips.indices):
                     continue
-                scores, kept = _run(copies[select], x, batch, truth)  # (B V, classes)
-                scores = scores.unflatten(0, (len(clips), views)).mean(dim=1)
+                logits, kept = _run(copies[select], x, batch, truth)  # (B V, classes)
+                scores = average_views(logits.unflatten(0, (len(clips), views)), average)
                 new = [
                     _row(scores[i], int(clips.labels[i]), index, clips.names[i], names[i], kept, i, views)
                     for i, index in enumerate(clips.indices)
@@ -177,14 +182,14 @@ def hashlib_of(*values: object) -> Any:
 
 @torch.inference_mode()
 def _run(model: VideoModel, x: Tensor, batch: int, truth: Tensor | None) -> tuple[Tensor, list[Found]]:
-    """Softmax of each view (views, classes), on the CPU, and how well the truth was found in each."""
-    scores, kept = [], []
+    """Logits of each view (views, classes), on the CPU, and how well the truth was found in each."""
+    logits, kept = [], []
     for number, part in enumerate(x.split(batch)):
         record: list[Kept] | None = None if truth is None else []
-        scores.append(model(part, record).float().softmax(dim=-1).cpu())
+        logits.append(model(part, record).float().cpu())
         if record and truth is not None:
             kept += found(record[-1].mask.cpu(), truth[number * batch : number * batch + len(part)])
-    return torch.cat(scores), kept
+    return torch.cat(logits), kept
 
 
 def _truth_of_views(truth: Tensor | None, views: int) -> Tensor | None:

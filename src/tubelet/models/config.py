@@ -51,7 +51,8 @@ ARGUMENTS = {
     "pool_q_stride": any_of(row(COUNT_OR_0, 4)), "pool_kv_stride": row(COUNT, 3), "unpooled_kv": any_of(COUNT_OR_0),
     "norm_stem": SWITCH, "pool_eps": POSITIVE,
     "mixing": TEXT, "mixing_div": COUNT, "mixing_layers": either(any_of(COUNT_OR_0), NULL),
-    "segment_length": either(COUNT, NULL), "temporal_rule": TEXT, "frame_shift": TEXT, "temporal_depth": COUNT,
+    "segment_length": either(COUNT, NULL), "position_init": TEXT, "temporal_rule": TEXT, "frame_shift": TEXT,
+    "temporal_depth": COUNT,
     "temporal_heads": either(COUNT, NULL), "temporal_mlp_ratio": POSITIVE, "head_dim": either(COUNT, NULL),
     # of detectors
     "taps": either(row(COUNT_OR_0, 4), NULL), "width": COUNT, "proposals": COUNT, "proposal_heads": COUNT,
@@ -85,7 +86,9 @@ class ModelConfig:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     views: tuple[int, int] = (1, 1)  # clips x crops that are averaged
     id2label: dict[int, str] = field(default_factory=dict)
-    released_options: dict[str, Any] = field(default_factory=dict)  # behaviour of released code that the weights need
+    released_options: dict[str, Any] = field(
+        default_factory=dict
+    )  # what released code does, such as {"average": "logits"}
 
     def to_json(self) -> dict[str, Any]:
         content = asdict(self)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from tubelet.errors import SelectionError, TubeletError
 from tubelet.models.base import VideoModel
-from tubelet.models.layers import MLP, DropPath, drop_path_rates, init_linear, resize_positions
+from tubelet.models.layers import MLP, DropPath, drop_path_rates, init_linear, resize_positions, sinusoid_table
 from tubelet.models.mixing import Frames, MixingAttention
 from tubelet.models.vit import Block as PlainBlock
 from tubelet.selection.core import NOTHING, Ask, Grid, Layout, Tokens
@@ -97,6 +97,8 @@ class XViT(VideoModel):
         mixing_layers: blocks that mix; None: all.
         segment_length: frames of a segment; segments never exchange. None: the whole clip.
         position_grid: (t, h, w) that the weights' positions in time and in the picture were made for.
+        position_init: how positions begin: "image", as an image model does: small in the picture, zeros in time; or
+            "sinusoid", for a small model that begins from nothing and learns no motion from small ones.
         temporal_rule: positions in time for another number of frames: "resize" them, or that of frame t is the one of t
             "modulo" their number (released).
         frame_shift: neighbours, once frames were dropped: the next one "kept"; or the "true" one, zeros if it went.
@@ -123,6 +125,7 @@ class XViT(VideoModel):
         mixing_layers: Sequence[int] | None = None,
         segment_length: int | None = None,
         position_grid: tuple[int, int, int] | None = None,
+        position_init: str = "image",
         temporal_rule: str = "resize",
         frame_shift: str = "kept",
         pool: str = "temporal",
@@ -138,6 +141,7 @@ class XViT(VideoModel):
         super().__init__()
         for name, given, allowed in (
             ("mixing", mixing, ("over_heads", "per_head", "none")),
+            ("position_init", position_init, ("image", "sinusoid")),
             ("temporal_rule", temporal_rule, ("resize", "modulo")),
             ("frame_shift", frame_shift, ("kept", "true")),
             ("pool", pool, ("temporal", "average")),
@@ -163,9 +167,12 @@ class XViT(VideoModel):
         self.patch_embed = PatchEmbed(dim, patch_size)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.position_grid.per_frame, dim))
-        self.temp_embed = nn.Parameter(torch.zeros(1, self.position_grid.t, 1, dim))  # zeros: an image model, at first
+        self.temp_embed = nn.Parameter(torch.zeros(1, self.position_grid.t, 1, dim))
         for table in (self.cls_token, self.pos_embed):
             nn.init.trunc_normal_(table, std=0.02)
+        if position_init == "sinusoid":
+            self.pos_embed.data.copy_(sinusoid_table(self.pos_embed.shape[1], dim))
+            self.temp_embed.data.copy_(sinusoid_table(self.position_grid.t, dim)[:, :, None])
         rates = drop_path_rates(drop_path, depth)
         per_head = mixing == "per_head"
         width = 0 if mixing == "none" else (dim // heads if per_head else dim) // mixing_div
@@ -288,7 +295,8 @@ def _equal_frames(block: int, entered: Layout, left: Layout) -> None:
         groups = "/".join([str(entered.segments)] * 3)
         raise SelectionError(
             f"X-ViT attends within each frame and needs equally many tokens in each: of {entered.segments} frames "
-            f"block {block} would leave {left}; r= (or sta:keep=) with groups={groups}, T and S leave as many in each"
+            f"block {block} would leave {left}; T and S leave as many in each, and so do sta, random, uniform and attention "
+            f"by r= with groups={groups}"
         )
 
 

@@ -28,6 +28,7 @@ from tubelet.training.config import TrainConfig
 from tubelet.training.detection import Detect, Weights
 from tubelet.training.mixing import mix, soft_targets
 from tubelet.training.pretrain import MaskedAutoencoder
+from tubelet.views import average_of, average_views
 
 Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]
 
@@ -46,7 +47,7 @@ class Task(Protocol):
 
 
 class Classify:
-    """Cross-entropy with soft targets; judged by top-1 over the mean softmax of a clip's views."""
+    """Cross-entropy with soft targets; judged by top-1 over the average of a clip's views."""
 
     prefix = ""
 
@@ -55,6 +56,7 @@ class Classify:
             raise TubeletError("task classify needs a classifier: num_classes=0 leaves it out")
         self.module: nn.Module = model
         self.classes, self.augment = model.num_classes, config.augment
+        self.average = average_of(model.config)
         self.mean, self.std = normalisation
         self.device, self.half = torch.device(config.device), config.precision == "bf16"
 
@@ -74,7 +76,7 @@ class Classify:
             x = batch.input(self.mean, self.std, self.device)  # (B V, 3, T, H, W)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
                 logits = module(x)
-            scores = logits.float().softmax(dim=-1).view(len(batch), -1, self.classes).mean(dim=1).cpu()
+            scores = average_views(logits.view(len(batch), -1, self.classes), self.average)
             truth = scores.gather(1, batch.labels[:, None])
             loss -= truth.clamp(min=1e-9).log().sum().item()
             right += int((scores.argmax(dim=1) == batch.labels).sum())
