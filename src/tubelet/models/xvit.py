@@ -295,8 +295,8 @@ def _equal_frames(block: int, entered: Layout, left: Layout) -> None:
         groups = "/".join([str(entered.segments)] * 3)
         raise SelectionError(
             f"X-ViT attends within each frame and needs equally many tokens in each: of {entered.segments} frames "
-            f"block {block} would leave {left}; T and S leave as many in each, and so do sta, random, uniform and attention "
-            f"by r= with groups={groups}"
+            f"block {block} would leave {left}; T and S leave as many in each, and so do sta, random, uniform and "
+            f"attention by r= with groups={groups}"
         )
 
 
