@@ -10,6 +10,7 @@ from tests.training.tiny import train
 from tubelet import load_model
 from tubelet.data.datasets.scenes import SceneClips, write_scenes
 from tubelet.data.scenes import LABELS
+from tubelet.inference import refuse_untrained
 from tubelet.models.config import ARGUMENTS
 from tubelet.selection.spec import parse
 from tubelet.training.config import ONLY_TRAINING, make_config, read_config
@@ -88,3 +89,4 @@ def test_two_steps(path, clips, tmp_path):
     assert all(torch.isfinite(p).all() for p in model.parameters())
     if config.model.select:
         assert model.config.select == config.model.select
+        refuse_untrained(model)  # which a learned selection would be, if its training left no word
