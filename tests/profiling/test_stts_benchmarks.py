@@ -73,3 +73,23 @@ def test_specs_and_commands_shown_are_read():
     assert len(specs) > 8
     for spec, model in specs:
         set_selection(models["mvit_base_16x4" if model == "MViT" else "videoswin_base"], spec)
+
+
+def test_docs_quote_what_was_learnt_and_timed():
+    dense, learned, by_chance = result("scenes_stts")
+    for row in (dense, learned, by_chance):
+        low, high = row["difference_95"] or (None, None)
+        difference = "" if low is None else f"{row['difference'] * 100:+.1f} ({low * 100:+.1f} to {high * 100:+.1f})"
+        recall = "" if row["recall"] is None else f"{row['recall'] * 100:.1f}"
+        line = f"| `{row['select']}` | {row['top1'] * 100:.1f} | {difference} | {recall} | {row['gmacs']:.3f} |"
+        assert line in DOCS, line
+    assert learned["difference"] > by_chance["difference"] / 2  # at most half of what random loses
+    assert learned["difference_95"][0] > by_chance["difference_95"][1]  # their intervals are apart
+    assert learned["recall"] > 1.5 * by_chance["recall"]
+    for name in ("timing_mvit_base", "timing_videoswin_base"):
+        times = result(name)
+        for row in (row for row in times["rows"] if row["threads"] == 1):
+            figures = f"{row['ms_median']:.0f} | {row['speedup']:.2f} | {row['efficiency']:.2f}"
+            assert f"| {row['model']} | `{row['select']}` | {figures} |" in DOCS
+        peer = next(row for row in times["peers"] if row["threads"] == 1)
+        assert f"{peer['ratio']:.2f} of torchvision's" in DOCS
