@@ -51,15 +51,13 @@ XVIT_SELECTS = [f"{name}:{box}" for box in BOXES for name in ("uniform", "random
 XVIT_SELECTS += [
     f"{name}:r={r},groups=8/8/8" for r in (4, 7, 11, 15) for name in ("sta", "uniform", "random", "attention")
 ]
-# A model that an entry needs -> the training that makes it.
-TRAININGS = {
+# Models that entries need: the folder -> the training that makes it.
+XVITS = {
     "runs/scenes_xvit": "configs/scenes_xvit.yaml --out runs/scenes_xvit",
     "runs/scenes_xvit_none": "configs/scenes_xvit.yaml --out runs/scenes_xvit_none --model.mixing none",
     "runs/scenes_xvit_average": "configs/scenes_xvit.yaml --out runs/scenes_xvit_average --model.pool average",
 }
-XVITS = tuple(TRAININGS)
-STTS = ("runs/scenes_mvit", "runs/scenes_stts", "runs/scenes_stts_random")
-TRAININGS |= {
+STTS = {
     "runs/scenes_mvit": "configs/scenes_mvit.yaml --out runs/scenes_mvit",
     "runs/scenes_stts": "configs/scenes_stts.yaml --out runs/scenes_stts",
     "runs/scenes_stts_random": (
@@ -67,16 +65,22 @@ TRAININGS |= {
     ),
 }
 EVADS = {  # all go on from the same weights
-    "runs/evad_jhmdb_dense": "none",
-    "runs/evad_jhmdb_keep7": "keyframe:keep=0.7@2,3,4",
-    "runs/evad_jhmdb_keep6": "keyframe:keep=0.6@2,3,4,weight=4",
-    "runs/evad_jhmdb_random7": "random:keep=0.7@2,3,4",
-}
-TRAININGS |= {
     folder: f"configs/evad_jhmdb.yaml --out {folder} --model.weights runs/evad_jhmdb/best --select_until {{}} "
     f"--model.select {select} --epochs 3 --optimizer.lr 5.0e-5 --evaluate_every 1"
-    for folder, select in EVADS.items()
+    for folder, select in (
+        ("runs/evad_jhmdb_dense", "none"),
+        ("runs/evad_jhmdb_keep7", "keyframe:keep=0.7@2,3,4"),
+        ("runs/evad_jhmdb_keep6", "keyframe:keep=0.6@2,3,4,weight=4"),
+        ("runs/evad_jhmdb_random7", "random:keep=0.7@2,3,4"),
+    )
 }
+TRAININGS = XVITS | STTS | EVADS
+
+
+def models(trainings: dict[str, str]) -> str:
+    return " ".join(f"--model {folder}" for folder in trainings)
+
+
 ENTRIES = {
     "flops_videomae": Entry("benchmarks.flops_videomae"),
     "flops_stts": Entry("benchmarks.flops_stts"),
@@ -100,17 +104,17 @@ ENTRIES = {
         "--data scenes_easy:test,scenes:test,scenes_hard:test,scenes_table:test"
     ),
     "scenes_xvit": Entry(  # what mixing is worth, and the temporal transformer
-        f"benchmarks.judged {' '.join(f'--model {name}' for name in XVITS)} --data scenes:test --clips 4800",
-        needs=XVITS,
+        f"benchmarks.judged {models(XVITS)} --data scenes_easy:test --clips 4800",
+        needs=tuple(XVITS),
     ),
     "scenes_xvit_selection": Entry(
-        "benchmarks.judged --model runs/scenes_xvit --data scenes:test --clips 4800 --curve runs/scenes_xvit_selection "
-        + " ".join(f"--select {spec}" for spec in XVIT_SELECTS),
+        "benchmarks.judged --model runs/scenes_xvit --data scenes_easy:test --clips 4800 "
+        "--curve runs/scenes_xvit_selection " + " ".join(f"--select {spec}" for spec in XVIT_SELECTS),
         needs=("runs/scenes_xvit",),
     ),
     "scenes_stts": Entry(  # what the dense model loses to a learned choice, and to one at random
-        f"benchmarks.judged {' '.join(f'--model {name}' for name in STTS)} --data scenes:test --clips 4800",
-        needs=STTS,
+        f"benchmarks.judged {models(STTS)} --data scenes:test --clips 4800",
+        needs=tuple(STTS),
     ),
     "table_a_scenes": Entry(
         "benchmarks.table_a --model videomae_tiny_scenes --data scenes_table:test --clips 10000 --keep 0.5 "
@@ -122,8 +126,7 @@ ENTRIES = {
         data="jhmdb",
     ),
     "table_evad_jhmdb": Entry(
-        f"benchmarks.table_evad {' '.join(f'--model {name}' for name in EVADS)} --data jhmdb:split1_test --every 4 "
-        "--out runs/table_evad_jhmdb",
+        f"benchmarks.table_evad {models(EVADS)} --data jhmdb:split1_test --every 4 --out runs/table_evad_jhmdb",
         data="jhmdb",
         needs=tuple(EVADS),
     ),

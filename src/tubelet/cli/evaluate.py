@@ -9,6 +9,8 @@ Detectors are judged by frame-mAP and video-mAP on key frames of annotated video
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,38 +130,44 @@ def judged(
 ) -> Candidate:
     from tubelet.evaluation import Candidate, judge, open_for, protocol_of, views_of
 
-    saved = [model.config.select] if model.config.select != "none" else []
-    dataset = open_for(
-        model, data, **{"root": args.root, "views": args.views, "truth": args.truth, **given}
-    )  # fmt: skip
-    bar: list[Steps] = []
-
-    def begin(total: int) -> Any:
-        bar.append(Steps(total, f"videos, {name}").__enter__())
-        return bar[0].advance
-
-    try:
+    dataset = open_for(model, data, **{"root": args.root, "views": args.views, "truth": args.truth, **given})
+    with running(args, name, out, several=several) as options:
         found = judge(
             model,
             dataset,
-            ["none", *(args.select or saved)],
+            selects(args, model),
             data=data,
             protocol=protocol_of(model, dataset),
-            out=None if out is None else out / "rows",
-            title=name if several else "",
-            limit=args.limit,
             average=args.average,
-            batch=args.batch,
             workers=args.workers,
-            renew=args.renew,
-            strict=args.strict,
-            note=lambda sentence: note(f"tubelet: {sentence}"),
-            begin=begin,
+            **options,
         )
-    finally:
-        for one in bar:
-            one.__exit__(None, None, None)
     return Candidate(name, model, found, views_of(dataset))
+
+
+def selects(args: argparse.Namespace, model: VideoModel) -> list[str]:
+    """Dense, and what is asked for or, where nothing is, what was saved with the model."""
+    return ["none", *(args.select or [model.config.select])]
+
+
+@contextmanager
+def running(args: argparse.Namespace, name: str, out: Path | None, *, several: bool) -> Iterator[dict[str, Any]]:
+    """What runs over videos are given alike, of classifiers (judge) and of detectors (look); its bar ends with it."""
+    with ExitStack() as stack:
+
+        def begin(total: int) -> Callable[[int], None]:
+            return stack.enter_context(Steps(total, f"videos, {name}")).advance
+
+        yield {
+            "out": None if out is None else out / "rows",
+            "title": name if several else "",
+            "limit": args.limit,
+            "batch": args.batch,
+            "renew": args.renew,
+            "strict": args.strict,
+            "note": lambda sentence: note(f"tubelet: {sentence}"),
+            "begin": begin,
+        }
 
 
 def show(rows: list[dict[str, Any]]) -> None:

@@ -6,10 +6,12 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tubelet.cli.evaluate import running, selects
 from tubelet.cli.output import Steps, in_runs, note, print_json, print_table
 from tubelet.errors import TubeletError
 
 if TYPE_CHECKING:
+    from tubelet.evaluation.people_report import Detector
     from tubelet.models.evad import EVAD
 
 ONE_VIEW = "a detector sees one clip a key frame"
@@ -63,37 +65,13 @@ def looked(
     out: Path | None,
     *,
     several: bool,
-) -> Any:
+) -> Detector:
     from tubelet.evaluation.people import look, open_people
     from tubelet.evaluation.people_report import Detector
 
-    saved = [model.config.select] if model.config.select != "none" else []
     dataset = open_people(model, data, **{"root": args.root, **given})
-    bar: list[Steps] = []
-
-    def begin(total: int) -> Any:
-        bar.append(Steps(total, f"videos, {name}").__enter__())
-        return bar[0].advance
-
-    try:
-        found = look(
-            model,
-            dataset,
-            ["none", *(args.select or saved)],
-            every=args.every,
-            data=data,
-            out=None if out is None else out / "rows",
-            title=name if several else "",
-            limit=args.limit,
-            batch=args.batch,
-            renew=args.renew,
-            strict=args.strict,
-            note=lambda sentence: note(f"tubelet: {sentence}"),
-            begin=begin,
-        )
-    finally:
-        for one in bar:
-            one.__exit__(None, None, None)
+    with running(args, name, out, several=several) as options:
+        found = look(model, dataset, selects(args, model), every=args.every, data=data, **options)
     return Detector(name, model, dataset, found)
 
 

@@ -45,7 +45,7 @@ class Row(OfVideo):
 
     label:     number of its class
     rank:      place of the true class among the scores, 0 for right;  log_prob: natural logarithm of its score
-    top:       the best classes as (number, score), best first; scores are the softmax, averaged over the views
+    top:       the best classes as (number, score), best first; probabilities, averaged over the views
     recall, precision, kept, truth:  of the last selection step, where the truth is known and tokens are dropped: share
                of the truth's tokens that are kept, share of the kept that are the truth's; of all tokens the shares
                that are kept and that are the truth's. Means over the views that show something of it

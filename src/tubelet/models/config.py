@@ -88,7 +88,7 @@ class ModelConfig:
     id2label: dict[int, str] = field(default_factory=dict)
     released_options: dict[str, Any] = field(
         default_factory=dict
-    )  # what released code does, such as {"average": "logits"}
+    )  # of these weights: "average" of views as released, "trained_selectors", such as {"average": "logits"}
 
     def to_json(self) -> dict[str, Any]:
         content = asdict(self)
