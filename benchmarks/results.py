@@ -64,8 +64,15 @@ STTS = {
         "configs/scenes_stts.yaml --out runs/scenes_stts_random --model.select random:T0.5@0-S0.5@1"
     ),
 }
+EVAD_START = {  # the dense detector, and its second run from the end of the first
+    "runs/evad_jhmdb": "configs/evad_jhmdb.yaml --out runs/evad_jhmdb",
+    "runs/evad_jhmdb_more": (
+        "configs/evad_jhmdb.yaml --out runs/evad_jhmdb_more --model.weights runs/evad_jhmdb/ema --epochs 12 "
+        "--evaluate_every 3"
+    ),
+}
 EVADS = {  # all go on from the same weights
-    folder: f"configs/evad_jhmdb.yaml --out {folder} --model.weights runs/evad_jhmdb/best --select_until {{}} "
+    folder: f"configs/evad_jhmdb.yaml --out {folder} --model.weights runs/evad_jhmdb_more/best --select_until {{}} "
     f"--model.select {select} --epochs 3 --optimizer.lr 5.0e-5 --evaluate_every 1"
     for folder, select in (
         ("runs/evad_jhmdb_dense", "none"),
@@ -74,7 +81,7 @@ EVADS = {  # all go on from the same weights
         ("runs/evad_jhmdb_random7", "random:keep=0.7@2,3,4"),
     )
 }
-TRAININGS = XVITS | STTS | EVADS
+TRAININGS = XVITS | STTS | EVAD_START | EVADS
 
 
 def models(trainings: dict[str, str]) -> str:
