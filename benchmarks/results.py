@@ -65,10 +65,10 @@ STTS = {
     ),
 }
 EVAD_START = {  # the dense detector, and its second run from the end of the first
-    "runs/evad_jhmdb": "configs/evad_jhmdb.yaml --out runs/evad_jhmdb",
+    "runs/evad_jhmdb": "configs/evad_jhmdb.yaml --out runs/evad_jhmdb --data.zoom null",
     "runs/evad_jhmdb_more": (
-        "configs/evad_jhmdb.yaml --out runs/evad_jhmdb_more --model.weights runs/evad_jhmdb/ema --epochs 12 "
-        "--evaluate_every 3"
+        "configs/evad_jhmdb.yaml --out runs/evad_jhmdb_more --model.weights runs/evad_jhmdb/ema --epochs 14 "
+        "--evaluate_every 2"
     ),
 }
 EVADS = {  # all go on from the same weights

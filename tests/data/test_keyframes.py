@@ -11,7 +11,7 @@ from tubelet.data.datasets.base import Key
 from tubelet.data.datasets.keyframes import KeyframeClips, collate_keyframes, open_keyframes, people, tubes_of
 from tubelet.data.datasets.listing import Record
 from tubelet.data.datasets.tubes import Tube, Tubes
-from tubelet.data.keyframe import flipped_boxes, resized, resized_boxes, resized_size
+from tubelet.data.keyframe import flipped_boxes, resized, resized_boxes, resized_size, zoomed
 from tubelet.data.sampling import around
 from tubelet.errors import TubeletError, VideoError
 
@@ -84,6 +84,39 @@ def test_training_draws_key_frames_and_mirrors_boxes_with_the_picture(boxes):
     assert all(int(never[Key(0, epoch)].boxes[0, 0]) == never[Key(0, epoch)].frame + 4 for epoch in range(6))
 
 
+def test_zoom_takes_the_boxes_along(boxes):
+    data = open_keyframes(boxes, frames=8, stride=1, short=48, train=True, flip=False, zoom=(0.5, 2.0))
+    widths, people_left = set(), set()
+    for epoch in range(24):
+        sample = data[Key(0, epoch)]  # the white square
+        assert sample.clips.shape == (1, 8, 48, 64, 3) and len(sample.boxes) == len(sample.actions) == 1
+        x1, y1, x2, y2 = (int(side) for side in sample.boxes[0])
+        widths.add(x2 - x1)
+        key = sample.clips[0, 4].float().mean(-1)
+        assert key[y1 + 1 : y2 - 1, x1 + 1 : x2 - 1].mean() > 180
+        key[max(y1 - 1, 0) : y2 + 2, max(x1 - 1, 0) : x2 + 2] = 0
+        assert key.max() < 140  # 115 is the filling
+        people_left.add(len(data[Key(1, epoch)].boxes))
+    assert min(widths) < 9 and max(widths) > 17 and people_left == {1, 2}
+    assert torch.equal(data[Key(0, 3)].clips, data[Key(0, 3)].clips)
+    plain = open_keyframes(boxes, frames=8, stride=1, short=48, zoom=(0.5, 2.0))  # not in training
+    assert plain[0].boxes.tolist() == open_keyframes(boxes, frames=8, stride=1, short=48)[0].boxes.tolist()
+
+
+@given(st.floats(0.2, 4), st.floats(0, 1), st.floats(0, 1))
+def test_zoomed_pictures_show_what_the_boxes_say(scale, down, right):
+    frames = torch.zeros(1, 40, 60, 3, dtype=torch.uint8)
+    frames[:, 10:30, 20:40] = 200
+    found, box = zoomed(frames, torch.tensor([[20.0, 10, 40, 30]]), scale, (down, right), torch.tensor([5, 5, 5]).byte())
+    x1, y1, x2, y2 = box[0].tolist()
+    white = (found[0, :, :, 0] > 100).nonzero()
+    if not len(white):
+        assert (x2 - x1) * (y2 - y1) < 30
+        return
+    (top, left), (bottom, last) = white.amin(0).tolist(), white.amax(0).tolist()
+    assert max(abs(x1 - left), abs(y1 - top), abs(x2 - last - 1), abs(y2 - bottom - 1)) <= 1.6
+
+
 def test_the_cache_changes_nothing(boxes, tmp_path):
     plain = open_keyframes(boxes, frames=8, stride=2, short=60, train=True)
     cached = open_keyframes(boxes, frames=8, stride=2, short=60, train=True, cache=tmp_path / "cache")
@@ -152,6 +185,8 @@ def test_what_cannot_be(boxes, tmp_path):
         open_keyframes(boxes, per_video=0)
     with pytest.raises(TubeletError, match="stride must be at least 1"):
         open_keyframes(boxes, stride=0)
+    with pytest.raises(TubeletError, match="zoom must be two factors from 0.1 to 10"):
+        open_keyframes(boxes, zoom=(2.0, 0.5))
     (tmp_path / "b.mp4").unlink()
     data = open_keyframes(boxes, frames=8)
     with pytest.raises((VideoError, OSError)):

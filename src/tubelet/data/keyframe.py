@@ -54,6 +54,27 @@ def flipped_boxes(boxes: Tensor, width: int) -> Tensor:
     return torch.stack([width - 1 - x2, y1, width - 1 - x1, y2], dim=-1)
 
 
+def zoomed(frames: Tensor, boxes: Tensor, scale: float, place: tuple[float, float], fill: Tensor) -> tuple[Tensor, Tensor]:
+    """Pictures shrunk or enlarged about a place within the same (T, H, W, 3), and the boxes (n, 4) in them.
+
+    place:  shares (down, right) of the room there is: of a small picture in the frame, or of the frame in a large one
+    fill:   uint8 (3,), the colour of what a small picture leaves
+    Boxes are cut at the frame; (0, 0, 0, 0) is one that lies outside.
+    """
+    height, width = frames.shape[1:3]
+    size = (max(round(height * scale), 1), max(round(width * scale), 1))
+    pictures = F.interpolate(frames.permute(0, 3, 1, 2), size, mode="bilinear", align_corners=False).permute(0, 2, 3, 1)
+    top, left = (round(share * (a - b)) for share, a, b in zip(place, (height, width), size, strict=True))
+    found = fill.expand_as(frames).clone()
+    rows, columns = (slice(max(at, 0), at + b) for at, b in ((top, size[0]), (left, size[1])))
+    cut = pictures[:, max(-top, 0) : height - top, max(-left, 0) : width - left]
+    found[:, rows, columns] = cut
+    there = boxes * boxes.new_tensor([size[1] / width, size[0] / height] * 2) + boxes.new_tensor([left, top] * 2)
+    there = there.clamp(min=0).minimum(boxes.new_tensor([width, height] * 2) - 1)
+    outside = (there[:, 2:] <= there[:, :2]).any(dim=1)
+    return found, there.masked_fill(outside[:, None], 0.0)
+
+
 def prepared(
     frames: Tensor, short: int, mean: Sequence[float], std: Sequence[float], *, longest: int = LONGEST
 ) -> Tensor:

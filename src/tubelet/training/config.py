@@ -26,6 +26,7 @@ ONLY_TRAINING = (
     "split",
     "length",
     "area",
+    "zoom",
     "fresh",
     "curriculum",
     "seed",

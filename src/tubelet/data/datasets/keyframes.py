@@ -26,6 +26,7 @@ from tubelet.data.datasets.tubes import Tube, Tubes, read_boxes_csv, read_jhmdb_
 from tubelet.data.sampling import around
 from tubelet.data.video import open_video
 from tubelet.errors import TubeletError, VideoError
+from tubelet.models.boxes import area
 
 MEAN, STD = (0.45, 0.45, 0.45), (0.225, 0.225, 0.225)
 
@@ -94,6 +95,7 @@ class KeyframeClips:
     train:      a key frame of each video, drawn by (seed, epoch, index); otherwise `per_video` evenly spaced ones
     frames, stride:  of a clip;  short: pixels of the short side, the long one has at most `longest`
     flip:       whether training may mirror clips
+    zoom:       training shrinks or enlarges pictures by a factor from and to these, about a place drawn at random
     cache:      keeps decoded and resized videos; the samples are the same with it as without
     """
 
@@ -109,6 +111,7 @@ class KeyframeClips:
         longest: int = keyframe.LONGEST,
         per_video: int = 1,
         flip: bool | None = None,
+        zoom: tuple[float, float] | None = None,
         seed: int = 0,
         cache: FrameCache | str | Path | None = None,
         mean: tuple[float, float, float] = MEAN,
@@ -119,6 +122,9 @@ class KeyframeClips:
         self.train, self.frames, self.stride = train, frames, listing.views.stride if stride is None else stride
         self.short, self.longest, self.seed, self.backend = short, longest, seed, backend
         self.flip = listing.views.flip if flip is None else flip
+        if zoom is not None and not (len(zoom) == 2 and 0.1 <= zoom[0] <= zoom[1] <= 10):
+            raise TubeletError(f"zoom must be two factors from 0.1 to 10, the smaller one first, got {zoom}")
+        self.zoom = zoom
         self.cache = FrameCache(cache) if isinstance(cache, (str, Path)) else cache
         self.mean, self.std = mean, std
         around(1000, 0, frames, self.stride)  # so that wrong options are noticed here
@@ -171,6 +177,8 @@ class KeyframeClips:
         boxes = keyframe.resized_boxes(boxes, height, width, self.short, self.longest)
         if self.train and self.flip and rng.random() < 0.5:
             pixels, boxes = pixels.flip(2), keyframe.flipped_boxes(boxes, pixels.shape[2])
+        if self.train and self.zoom is not None:
+            pixels, boxes, actions = self._zoomed(pixels, boxes, actions, rng)
         return KeyframeSample(
             clips=pixels[None].contiguous(),
             label=tubes[0].label,
@@ -180,6 +188,18 @@ class KeyframeClips:
             actions=actions,
             frame=frame,
         )
+
+    def _zoomed(
+        self, pixels: Tensor, boxes: Tensor, actions: Tensor, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Whom less than half is left of is no longer a target; where nobody is left, the pictures stay as they are."""
+        assert self.zoom is not None
+        low, high = np.log(self.zoom)
+        scale, place = float(np.exp(rng.uniform(low, high))), (float(rng.random()), float(rng.random()))
+        fill = (pixels.new_tensor(self.mean, dtype=torch.float32) * 255).round().to(torch.uint8)
+        found, cut = keyframe.zoomed(pixels, boxes, scale, place, fill)
+        left = area(cut) >= 0.5 * scale**2 * area(boxes)
+        return (found, cut[left], actions[left]) if left.any() else (pixels, boxes, actions)
 
     def _clip(
         self, record: Record, annotated: Tensor, number: int, rng: np.random.Generator
