@@ -172,10 +172,19 @@ def test_the_published_resizing():
     assert resized_size(100, 1000, 288) == (133, 1333)  # the long side decides
     assert resized_size(48, 70, 36) == (36, 53)  # half rounds up
     assert resized(torch.zeros(2, 48, 70, 3, dtype=torch.uint8), 36).shape == (2, 36, 53, 3)
-    assert resized_boxes(torch.tensor([[-5.0, 2, 99, 30]]), 48, 70, 24).tolist() == [[0, 1, 34.5, 15]]
+    outside = torch.tensor([[-5.0, 2, 99, 30]])
+    assert resized_boxes(outside, 48, 70, 24, published=True).tolist() == [[0, 1, 34.5, 15]]
+    assert resized_boxes(outside, 48, 70, 24).tolist() == [[0, 1, 35, 15]]
     boxes = torch.tensor([[3.0, 1, 10, 5]])
-    assert flipped_boxes(boxes, 20).tolist() == [[9, 1, 16, 5]]
-    assert torch.equal(flipped_boxes(flipped_boxes(boxes, 20), 20), boxes)
+    assert flipped_boxes(boxes, 20, published=True).tolist() == [[9, 1, 16, 5]]
+
+
+def test_a_mirrored_box_lies_on_the_mirrored_picture():
+    picture = torch.zeros(40, 60)
+    picture[10:20, 5:15] = 1
+    x1, y1, x2, y2 = (int(side) for side in flipped_boxes(torch.tensor([[5.0, 10, 15, 20]]), 60)[0])
+    mirrored = picture.flip(1)
+    assert mirrored[y1:y2, x1:x2].all() and mirrored.sum() == (y2 - y1) * (x2 - x1)
 
 
 def test_what_cannot_be(boxes, tmp_path):

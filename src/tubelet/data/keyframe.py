@@ -42,16 +42,22 @@ def resized(frames: Tensor, short: int, longest: int = LONGEST) -> Tensor:
     return enlarged.round().to(torch.uint8).permute(0, 2, 3, 1)
 
 
-def resized_boxes(boxes: Tensor, height: int, width: int, short: int, longest: int = LONGEST) -> Tensor:
-    """Boxes of a picture in the resized one, within the picture's [0, W - 1] x [0, H - 1], as published."""
-    last = boxes.new_tensor([width, height, width, height]) - 1
-    return boxes.clamp(min=0).minimum(last) * scale_of(height, width, short, longest)
+def resized_boxes(
+    boxes: Tensor, height: int, width: int, short: int, longest: int = LONGEST, *, published: bool = False
+) -> Tensor:
+    """Boxes of a picture in the resized one, cut at its edges [0, W] x [0, H]; as published at [0, W - 1] x [0, H - 1]."""
+    ends = boxes.new_tensor([width, height, width, height]) - (1 if published else 0)
+    return boxes.clamp(min=0).minimum(ends) * scale_of(height, width, short, longest)
 
 
-def flipped_boxes(boxes: Tensor, width: int) -> Tensor:
-    """Boxes of a mirrored picture of that width, whose last column is W - 1."""
+def flipped_boxes(boxes: Tensor, width: int, *, published: bool = False) -> Tensor:
+    """Boxes of a mirrored picture of that width: x becomes W - x, since a box is its edges.
+
+    published:  W - 1 - x, which takes x for the number of a column, and so moves boxes off the people by a pixel
+    """
     x1, y1, x2, y2 = boxes.unbind(-1)
-    return torch.stack([width - 1 - x2, y1, width - 1 - x1, y2], dim=-1)
+    end = width - 1 if published else width
+    return torch.stack([end - x2, y1, end - x1, y2], dim=-1)
 
 
 def zoomed(frames: Tensor, boxes: Tensor, scale: float, place: tuple[float, float], fill: Tensor) -> tuple[Tensor, Tensor]:
@@ -70,7 +76,7 @@ def zoomed(frames: Tensor, boxes: Tensor, scale: float, place: tuple[float, floa
     cut = pictures[:, max(-top, 0) : height - top, max(-left, 0) : width - left]
     found[:, rows, columns] = cut
     there = boxes * boxes.new_tensor([size[1] / width, size[0] / height] * 2) + boxes.new_tensor([left, top] * 2)
-    there = there.clamp(min=0).minimum(boxes.new_tensor([width, height] * 2) - 1)
+    there = there.clamp(min=0).minimum(boxes.new_tensor([width, height] * 2))
     outside = (there[:, 2:] <= there[:, :2]).any(dim=1)
     return found, there.masked_fill(outside[:, None], 0.0)
 
