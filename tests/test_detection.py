@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.data.videos import render_video
 from tests.tiny import tiny_detector
 from tubelet.data import open_video, write_video
 from tubelet.data.sampling import around
@@ -44,6 +45,22 @@ def test_clips_are_those_that_reading_each_alone_would_give(tmp_path):
             assert torch.equal(clip, other.read(around(60, frame, 8, 3), transform))
             most = max(most, len(clip))
     assert most == 8
+
+
+def test_a_frame_that_is_shown_for_long_is_a_key_frame_once(model, tmp_path):
+    stamps = [*range(40), *range(190, 230)]  # a still of six seconds, as in the recording of a screen
+    path = render_video(tmp_path / "v.mp4", 80, stamps=stamps)
+    calls = []
+    found = detect(model, path, threshold=0.0, progress=lambda *at: calls.append(at))
+    keys = found.key_frames
+    assert 39 in keys and list(keys) == sorted(set(keys))
+    assert calls == [(done, len(keys)) for done in range(1, len(keys) + 1)]
+    reported = [(one.frame, one.person) for one in found.detections]
+    assert reported and len(set(reported)) == len(reported)
+    assert len(detect(model, path, threshold=1.0, rate=1000).key_frames) <= 80
+    with open_video(path) as reader:  # annotations count frames: each slot is one
+        clips = KeyClips(reader, [4, 39, 39, 60], 4, 2, lambda frames: frames, by_time=False)
+        assert [frame for frame, _ in clips] == [4, 39, 39, 60]
 
 
 def test_memory_holds_no_more_than_a_clip_reaches(tmp_path):

@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +184,7 @@ def detect(
                 )
                 detections.append(Detection(frame, float(times[frame]), box, number, score, actions))
             looked_at.append(frame)
-            progress(done, len(slots))
+            progress(done, len(clips.key_frames))
     return Answer(
         video=str(path),
         fps=info.fps,
@@ -210,8 +212,8 @@ class KeyClips:
 
     Iterating gives (frame, uint8 (T, h, w, 3)). Held are the frames that this clip and later ones still need, and these
     reach no further than a clip does. A frame that cannot be decoded is replaced by the nearest one held.
-    by_time:  slots are moments of a regular time line (see `data.timeline`); otherwise they are numbers of frames, as
-              annotations count them
+    by_time:  slots are moments of a regular time line (see `data.timeline`), and a frame that is shown at several of
+              them is a key frame once, by the first; otherwise slots are numbers of frames, as annotations count them
     key_frames:  the frames of the slots;  readable: how many frames could be decoded
     """
 
@@ -232,6 +234,8 @@ class KeyClips:
         flat = [slot for key in slots for slot in (key, *around(total, key, frames, stride))]
         taken = reader.timeline.frames_of(flat) if by_time else flat
         rows = [taken[at : at + frames + 1] for at in range(0, len(taken), frames + 1)]
+        if by_time:
+            rows = [next(same) for _, same in groupby(rows, key=itemgetter(0))]
         self.key_frames, self.clips = [row[0] for row in rows], [row[1:] for row in rows]
 
     def __iter__(self) -> Iterator[tuple[int, Tensor]]:
