@@ -40,6 +40,16 @@ def test_frames_may_come_one_by_one(tmp_path):
         assert [number_of(frame) for _, frame in reader.frames()] == list(range(5))
 
 
+def test_each_frame_may_have_its_time(tmp_path):
+    times = [0.0, 0.04, 0.08, 1.5, 1.501, 4.0]
+    write_video(tmp_path / "a.mp4", numbered(6, 32, 64), times=times)
+    with open_video(tmp_path / "a.mp4") as reader:
+        assert reader.info.variable and reader.timeline.seconds().tolist() == pytest.approx(times, abs=1e-4)
+        assert [number_of(frame) for frame in reader.read(range(6))] == list(range(6))
+    with pytest.raises(TubeletError, match=r"cannot write times into .gif; allowed: .mp4"):
+        write_video(tmp_path / "a.gif", numbered(6, 32, 64), times=times)
+
+
 def failing():
     yield frame_with_number(0, 32, 64)
     raise RuntimeError("the model failed")

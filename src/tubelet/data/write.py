@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,16 +17,24 @@ from tubelet.errors import TubeletError
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
+TICKS = 90_000  # a second, where each frame has its own time
 SUFFIXES = (".mp4", ".gif", ".png")
 
 
-def write_video(path: str | Path, frames: Tensor | Iterable[Tensor], *, fps: float = 25.0) -> None:
+def write_video(
+    path: str | Path,
+    frames: Tensor | Iterable[Tensor],
+    *,
+    fps: float = 25.0,
+    times: Sequence[float] | None = None,
+) -> None:
     """Writes uint8 (T, H, W, 3) RGB frames, or an iterable of (H, W, 3), which need not fit in memory.
 
     .mp4: H.264, yuv420p, tagged BT.709; an odd side is extended by one row or column that repeats the last.
+           `times`, where the rate varies: the second at which each frame is shown, increasing.
     .gif: a palette of 256 colours for all frames (read twice: an iterable is held in memory).  .png: exactly one frame.
     The file appears under its name only when it is complete. Raises TubeletError for another suffix, no frame, a frame
-    of another shape or type, or a folder that cannot be written to.
+    of another shape or type, a folder that cannot be written to, or times for another suffix than .mp4.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -34,6 +42,8 @@ def write_video(path: str | Path, frames: Tensor | Iterable[Tensor], *, fps: flo
         raise TubeletError(f"{path}: cannot write {suffix or 'a file without suffix'}; allowed: {', '.join(SUFFIXES)}")
     if not fps > 0:
         raise TubeletError(f"fps must be above 0, got {fps}")
+    if times is not None and suffix != ".mp4":
+        raise TubeletError(f"{path}: cannot write times into {suffix}; allowed: .mp4")
     if not path.parent.is_dir():
         raise TubeletError(f"{path}: the folder {path.parent} does not exist")
     checked = _checked(frames)
@@ -43,7 +53,10 @@ def write_video(path: str | Path, frames: Tensor | Iterable[Tensor], *, fps: flo
         raise TubeletError(f"{path}: cannot be written ({error.strerror})") from None
     os.close(handle)
     try:
-        {".mp4": _write_mp4, ".gif": _write_gif, ".png": _write_png}[suffix](temporary, checked, fps)
+        if suffix == ".mp4":
+            _write_mp4(temporary, checked, fps, times)
+        else:
+            {".gif": _write_gif, ".png": _write_png}[suffix](temporary, checked, fps)
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException:
@@ -64,16 +77,19 @@ def _checked(frames: Iterable[Tensor]) -> Iterator[Tensor]:
         raise TubeletError("no frame to write; at least one is needed")
 
 
-def _write_mp4(path: str, frames: Iterator[Tensor], fps: float) -> None:
+def _write_mp4(path: str, frames: Iterator[Tensor], fps: float, times: Sequence[float] | None) -> None:
     import av
     from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 
     with av.open(path, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": "18"})
+        rate = Fraction(fps).limit_denominator(1001)
+        stream = container.add_stream("libx264", rate=rate, options={"crf": "18"})
         stream.pix_fmt = "yuv420p"
         codec = stream.codec_context
         codec.colorspace, codec.color_range = Colorspace.ITU709, ColorRange.MPEG
         codec.color_primaries, codec.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
+        codec.time_base = base = 1 / rate if times is None else Fraction(1, TICKS)
+        shown = -1
         for index, frame in enumerate(frames):
             even = _to_even(frame)
             if index == 0:
@@ -81,7 +97,8 @@ def _write_mp4(path: str, frames: Iterator[Tensor], fps: float) -> None:
             picture = _av_frame(even).reformat(
                 format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
             )
-            picture.pts = index
+            shown = index if times is None else max(round(times[index] * TICKS), shown + 1)
+            picture.pts, picture.time_base = shown, base
             container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
 

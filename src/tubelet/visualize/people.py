@@ -37,6 +37,7 @@ def draw_people(
 ) -> None:
     """Write the video with boxes to an .mp4. Between key frames boxes move evenly; memory holds one picture.
 
+    Each frame is shown when that of the video is, at a constant rate or not.
     progress: called with frames done and in all.
     """
     tracks = tracks_of(answer)
@@ -52,7 +53,8 @@ def draw_people(
                     done += 1
                 progress(done, total)
 
-        write_video(out, frames(), fps=answer.fps)
+        times = reader.timeline.seconds().tolist() if reader.info.variable else None
+        write_video(out, frames(), fps=answer.fps, times=times)
 
 
 class Track:
