@@ -58,16 +58,21 @@ def draw_people(
 
 
 class Track:
-    """One person through the video."""
+    """One person through the video, of which `keys` are the key frames."""
 
-    def __init__(self, seen: Sequence[Detection], reach: float, gap: float) -> None:
-        self.seen, self.reach, self.gap = seen, reach, gap
-        self.frames = [one.frame for one in seen]
+    def __init__(self, seen: Sequence[Detection], keys: Sequence[int]) -> None:
+        self.seen, self.frames = seen, [one.frame for one in seen]
+        space = max((then - before for before, then in pairwise(keys)), default=0)
+        self.reach, self.gap = space / 2, 3 * space
+        # No key frame says that who is on the first one was not there before, or who is on the last one not after.
+        self.begin = self.frames[0] - self.reach if self.frames[0] > keys[0] else float("-inf")
+        self.end = self.frames[-1] + self.reach if self.frames[-1] < keys[-1] else float("inf")
 
     def at(self, frame: int) -> Detection | None:
         """Where the person is on a frame, None if not there: between two key frames on the way from one to the other,
-        and half a space before the first and after the last. Actions are those of the nearest key frame."""
-        if frame < self.frames[0] - self.reach or frame > self.frames[-1] + self.reach:
+        and half a space before the first and after the last, or to the end of the video where these are the first or last
+        key frame of all. Actions are those of the nearest key frame."""
+        if not self.begin <= frame <= self.end:
             return None
         after = bisect_right(self.frames, frame)
         before, then = self.seen[max(after - 1, 0)], self.seen[min(after, len(self.seen) - 1)]
@@ -88,11 +93,7 @@ def tracks_of(answer: Answer) -> list[Track]:
     people: dict[int, list[Detection]] = {}
     for one in answer.detections:
         people.setdefault(one.person, []).append(one)
-    spaces = [b - a for a, b in pairwise(answer.key_frames)]
-    space = max(spaces, default=0)
-    # A video with one key frame shows what was found there all along.
-    reach = space / 2 if spaces else float("inf")
-    return [Track(seen, reach, 3 * space) for seen in people.values()]
+    return [Track(seen, answer.key_frames) for seen in people.values()]
 
 
 def annotated(picture: Tensor, people: Sequence[Detection | None]) -> Tensor:
