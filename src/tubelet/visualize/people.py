@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from tubelet.data.video import open_video
 from tubelet.data.write import write_video
@@ -24,7 +25,13 @@ COLOURS: tuple[Colour, ...] = (
     (255, 176, 0), (64, 196, 255), (255, 105, 150), (120, 220, 90), (200, 150, 255), (255, 235, 90), (60, 220, 190),
     (255, 140, 90), (150, 175, 255), (225, 225, 225),
 )  # fmt: skip
-SMALL, LARGE = 200, 720  # pixels of the short side: below, letters are small; from here on, large
+LETTERS, EDGES = 240, 150  # the short side is as many dots of letters high, and edges of boxes
+COVERED = 0.25  # share of an actor that captions of several lines may cover
+# What speaks against a place for a caption, where 1 is to cover an actor:
+FAR = 2.0  # to be as far from its box as the short side is long
+MOVED, NEAR = 0.2, 0.1  # to be elsewhere than on the frame before: this part of the short side away, less in proportion
+TAKEN = 1e3  # to lie over another caption, whatever else there is
+NOWHERE = (float("inf"), float("inf"))
 
 
 def draw_people(
@@ -46,8 +53,9 @@ def draw_people(
 
         def frames() -> Iterator[Tensor]:
             done = 0
+            corners: Corners = {}
             for index, picture in reader.frames():
-                drawn = annotated(picture, [track.at(index) for track in tracks])
+                drawn = annotated(picture, [track.at(index) for track in tracks], corners)
                 while done <= index:  # a frame that cannot be decoded is stood in for by the next one
                     yield drawn
                     done += 1
@@ -55,6 +63,9 @@ def draw_people(
 
         times = reader.timeline.seconds().tolist() if reader.info.variable else None
         write_video(out, frames(), fps=answer.fps, times=times)
+
+
+Corners = dict[int, tuple[float, float]]  # person: left, top of the caption
 
 
 class Track:
@@ -70,7 +81,7 @@ class Track:
 
     def at(self, frame: int) -> Detection | None:
         """Where the person is on a frame, None if not there: between two key frames on the way from one to the other,
-        and half a space before the first and after the last, or to the end of the video where these are the first or last
+        and half a space before the first and after the last, or to the ends of the video from the first and the last
         key frame of all. Actions are those of the nearest key frame."""
         if not self.begin <= frame <= self.end:
             return None
@@ -96,21 +107,92 @@ def tracks_of(answer: Answer) -> list[Track]:
     return [Track(seen, answer.key_frames) for seen in people.values()]
 
 
-def annotated(picture: Tensor, people: Sequence[Detection | None]) -> Tensor:
-    """uint8 (H, W, 3) -> the same with a box and lines of text for each person."""
-    picture = picture.clone()
-    short = min(picture.shape[:2])
-    scale = 1 if short < SMALL else 2 if short < LARGE else 3
-    there = [one for one in people if one is not None]
-    for one in there:
-        outline(picture, one.box, COLOURS[(one.person - 1) % len(COLOURS)], 2 * scale - 1)
-    taken: list[tuple[int, int, int, int]] = []  # by text, which lies over all boxes
-    for one in there:
-        lines = [f"{action.label} {action.score:.2f}" for action in one.actions]
-        first = f"{one.person}" if lines else f"{one.person} person {one.score:.2f}"
-        lines = [f"{first} {lines[0]}", *lines[1:]] if lines else [first]
-        taken.append(caption(picture, one.box, lines, COLOURS[(one.person - 1) % len(COLOURS)], scale, taken))
+def annotated(picture: Tensor, people: Sequence[Detection | None], corners: Corners | None = None) -> Tensor:
+    """uint8 (H, W, 3) -> the same with a box and lines of text for each person, the surest on top.
+
+    Each has one line, of the surest action, where more would lie over each other or over much of an actor.
+    corners: where captions were on the frame before, which they stay near where they can; made those of this one
+    """
+    picture, corners = picture.clone(), {} if corners is None else corners
+    height, width = picture.shape[:2]
+    scale, thick = (max(round(min(height, width) / parts), 1) for parts in (LETTERS, EDGES))
+    there = sorted((one for one in people if one is not None), key=lambda one: one.score, reverse=True)
+    if not there:
+        return picture
+    boxes = torch.tensor([one.box for one in there]).round()
+    before = torch.tensor([corners.get(one.person, NOWHERE) for one in there])
+    for lines in (None, 1):
+        texts = [written(lines_of(one)[:lines], scale) for one in there]
+        places = placed([(text.shape[1], text.shape[0]) for text in texts], boxes, before, width, height)
+        covered = _shared(places, boxes).sum(dim=0) / _areas(boxes)
+        if not _shared(places, places).triu(diagonal=1).any() and covered.max() <= COVERED:
+            break
+    corners.clear()
+    corners.update({one.person: (place[0], place[1]) for one, place in zip(there, places.tolist(), strict=True)})
+    colours = [COLOURS[(one.person - 1) % len(COLOURS)] for one in there]
+    for one, colour in zip(reversed(there), reversed(colours), strict=True):
+        outline(picture, one.box, colour, thick)
+    for text, place, colour in reversed(list(zip(texts, places.long().tolist(), colours, strict=True))):
+        left, top, right, bottom = place
+        ink, ground = torch.tensor([BACKGROUND, colour], dtype=torch.uint8)
+        dots = text[: bottom - top, : right - left, None]
+        picture[top:bottom, left:right] = torch.where(dots, ink, ground)
     return picture
+
+
+def lines_of(one: Detection) -> list[str]:
+    """Who it is and what they do, an action a line, surest first."""
+    if not one.actions:
+        return [f"{one.person} person {one.score:.2f}"]
+    first, *others = (f"{action.label} {action.score:.2f}" for action in one.actions)
+    return [f"{one.person} {first}", *others]
+
+
+def written(lines: Sequence[str], scale: int) -> Tensor:
+    """The dots of a caption with a margin around: bool (height, width)."""
+    margin = 2 * scale
+    dots = [font.text(line, scale) for line in lines]
+    wide = max(one.shape[1] for one in dots)
+    rows = [pad(one, (margin, margin + wide - one.shape[1], margin, 0)) for one in dots]
+    return pad(torch.cat(rows), (0, 0, 0, margin // 2))  # a letter has an empty row below
+
+
+def placed(sizes: Sequence[tuple[int, int]], boxes: Tensor, before: Tensor, width: int, height: int) -> Tensor:
+    """Where captions of these (width, height) lie, one for each box (n, 4), first come first served: (n, 4).
+
+    They are within the picture (cut to it where larger) and over no earlier one while there is room; beyond that over
+    little of anyone, near their box, and near their corner (n, 2) of the frame before.
+    """
+    short = min(width, height)
+    within = boxes.clamp(min=0).minimum(boxes.new_tensor([width, height, width, height]))
+    taken = boxes.new_zeros(0, 4)
+    for (wide, high), box, corner in zip(sizes, within, before, strict=True):
+        wide, high = min(wide, width), min(high, height)
+        size = boxes.new_tensor([wide, high])
+        # Beside each side of the box and of earlier captions. A free place, if any, can be pushed to the left and up
+        # until it touches one of these or the edge of the picture, so that none is missed.
+        x1, y1, x2, y2 = torch.cat([box[None], taken]).T
+        left = torch.cat([x1[:1], x2[:1] - wide, x2, x1 - wide, x1.new_zeros(1)]).clamp(0, width - wide)
+        top = torch.cat([y1 - high, y2, y2[:1] - high, y1[:1], y1.new_zeros(1)]).clamp(0, height - high)
+        corners = torch.cartesian_prod(top, left).flip(1)
+        places = torch.cat([corners, corners + size], dim=1)
+        away = torch.maximum(places[:, :2] - box[2:], box[:2] - places[:, 2:]).clamp(min=0).sum(dim=1) / short
+        moved = ((corners - corner).abs().amax(dim=1) / short / NEAR).clamp(max=1)
+        hidden = (_shared(places, within) / _areas(within)).sum(dim=1)
+        over = _shared(places, taken).sum(dim=1)
+        cost = hidden + FAR * away + MOVED * moved + torch.where(over > 0, TAKEN + over, 0)
+        taken = torch.cat([taken, places[cost.argmin()][None]])
+    return taken
+
+
+def _shared(a: Tensor, b: Tensor) -> Tensor:
+    """(n, m): the area that each of a (n, 4) shares with each of b (m, 4)."""
+    sides = torch.minimum(a[:, None, 2:], b[:, 2:]) - torch.maximum(a[:, None, :2], b[:, :2])
+    return sides.clamp(min=0).prod(dim=2)
+
+
+def _areas(boxes: Tensor) -> Tensor:
+    return (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).clamp(min=1)
 
 
 def outline(picture: Tensor, box: Sequence[float], colour: Colour, thick: int) -> None:
@@ -125,38 +207,3 @@ def outline(picture: Tensor, box: Sequence[float], colour: Colour, thick: int) -
     picture[max(y2 + 1 - thick, 0) : y2 + 1, x1 : x2 + 1] = fill
     picture[y1 : y2 + 1, x1 : x1 + thick] = fill
     picture[y1 : y2 + 1, max(x2 + 1 - thick, 0) : x2 + 1] = fill
-
-
-def caption(
-    picture: Tensor,
-    box: Sequence[float],
-    lines: Sequence[str],
-    colour: Colour,
-    scale: int,
-    taken: Sequence[tuple[int, int, int, int]] = (),
-) -> tuple[int, int, int, int]:
-    """Lines on a ground of the box's colour, in place: above the box, inside at its top or bottom, or below it, the
-    first of these that is in the picture and not taken. Returns where: left, top, right, bottom."""
-    height, width = picture.shape[:2]
-    margin = 2 * scale
-    dots = [font.text(line, scale) for line in lines]
-    step = font.HEIGHT * scale + margin
-    wide, high = max(one.shape[1] for one in dots) + 2 * margin, step * len(dots) + margin
-    left = min(max(round(box[0]), 0), max(width - wide, 0))
-    upper, lower = round(box[1]), round(box[3]) + 1
-    places = [(left, top, left + wide, top + high) for top in (upper - high, upper, lower - high, lower)]
-    inside = [place for place in places if place[1] >= 0 and place[3] <= height]
-    free = [place for place in inside if not any(_overlap(place, other) for other in taken)]
-    fallback = (left, max(height - high, 0), left + wide, height)
-    _, top, _, _ = chosen = (free or inside or [fallback])[0]
-    picture[top : top + high, left : left + wide] = torch.tensor(colour, dtype=torch.uint8)
-    ink = torch.tensor(BACKGROUND, dtype=torch.uint8)
-    for number, one in enumerate(dots):
-        place = picture[top + margin + number * step :, left + margin :]
-        shown = one[: place.shape[0], : place.shape[1]]
-        place[: shown.shape[0], : shown.shape[1]][shown] = ink
-    return chosen
-
-
-def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
