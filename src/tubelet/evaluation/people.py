@@ -74,9 +74,10 @@ class Seen(OfVideo):
 
 @dataclass(frozen=True)
 class Looked:
-    """selects -> rows by index;  bad: name -> sentence of each video that could not be read."""
+    """selects -> rows by index;  bad: name -> sentence of each video that could not be read;  every: see `look`."""
 
     rows: dict[str, dict[int, Seen]]
+    every: int = EVERY
     bad: dict[str, str] = field(default_factory=dict)
 
 
@@ -158,7 +159,8 @@ def look(
                     files[select].add([row])
             done(1)
         wanted = set(chosen)
-        return Looked({s: {i: row for i, row in file.rows.items() if i in wanted} for s, file in files.items()}, bad)
+        rows_of = {s: {i: row for i, row in file.rows.items() if i in wanted} for s, file in files.items()}
+        return Looked(rows_of, every, bad)
     finally:
         for file in files.values():
             file.close()

@@ -127,7 +127,8 @@ class KeyframeClips:
         self.train, self.frames, self.stride = train, frames, listing.views.stride if stride is None else stride
         self.short, self.longest, self.seed, self.backend = short, longest, seed, backend
         self.flip = listing.views.flip if flip is None else flip
-        if zoom is not None and not (len(zoom) == 2 and 0.1 <= zoom[0] <= zoom[1] <= 10):
+        factors = zoom if isinstance(zoom, (tuple, list)) and len(zoom) == 2 else (0, 0)
+        if zoom is not None and not 0.1 <= factors[0] <= factors[1] <= 10:
             raise TubeletError(f"zoom must be two factors from 0.1 to 10, the smaller one first, got {zoom}")
         self.zoom = zoom
         self.cache = FrameCache(cache) if isinstance(cache, (str, Path)) else cache
