@@ -132,6 +132,10 @@ ENTRIES = {
         "--out runs/table_a_jhmdb",
         data="jhmdb",
     ),
+    "evad_tiny_jhmdb": Entry(  # the packaged detector, in the half precision it is packaged in
+        "benchmarks.table_evad --model evad_tiny_jhmdb --data jhmdb:split1_test --every 4",
+        data="jhmdb",
+    ),
     "table_evad_jhmdb": Entry(
         f"benchmarks.table_evad {models(EVADS)} --data jhmdb:split1_test --every 4 --out runs/table_evad_jhmdb",
         data="jhmdb",

@@ -30,7 +30,6 @@ from tubelet.data.datasets.tubes import Tube, Tubes, read_boxes_csv, read_jhmdb_
 from tubelet.data.sampling import around
 from tubelet.data.video import open_video
 from tubelet.errors import TubeletError, VideoError
-from tubelet.models.boxes import area
 
 MEAN, STD = (0.45, 0.45, 0.45), (0.225, 0.225, 0.225)
 
@@ -204,7 +203,8 @@ class KeyframeClips:
         scale, place = float(np.exp(rng.uniform(low, high))), (float(rng.random()), float(rng.random()))
         fill = (pixels.new_tensor(self.mean, dtype=torch.float32) * 255).round().to(torch.uint8)
         found, cut = keyframe.zoomed(pixels, boxes, scale, place, fill)
-        left = area(cut) >= 0.5 * scale**2 * area(boxes)
+        before, after = ((one[:, 2:] - one[:, :2]).prod(dim=1) for one in (boxes, cut))
+        left = after >= 0.5 * scale**2 * before
         return (found, cut[left], actions[left]) if left.any() else (pixels, boxes, actions)
 
     def _clip(
