@@ -36,6 +36,7 @@ def test_rows_of_truth_with_and_without_persons_and_frames_without_people(tmp_pa
         ("clip,902.5,0.1,0.2,0.5,0.75,12", "line 2, column 2 has '902.5', a whole number is needed"),
         ("clip,0902,0.1,0.2,0.5,0.75,walk", "line 2, column 7 has 'walk', a whole number is needed"),
         ("clip,0902,0.1,nan,0.5,0.75,12", "line 2, column 4 has 'nan', a number is needed"),
+        ("a" * 140000 + ",0902,0.1,0.2,0.5,0.75,12", "line 2 is no row of a csv (field larger"),
         (f"{ROW},high", "line 2, column 8 has 'high', a number is needed"),
     ],
 )

@@ -186,6 +186,9 @@ def test_boxes_come_back_from_csv(tmp_path):
     assert (second.label, second.frames.tolist(), second.person) == (0, [9], "7")
 
 
+HEAD = "path,frame,x1,y1,x2,y2,label\n"
+
+
 @pytest.mark.parametrize(
     ("row", "words"),
     [
@@ -193,12 +196,53 @@ def test_boxes_come_back_from_csv(tmp_path):
         ("a.mp4,-1,0,0,5,9,run", "frame >= 0"),
         ("a.mp4,0,0,0,x,9,run", "four numbers"),
         ("a.mp4,0,0,0,5,9,fly", "'fly', which is none of the 1"),
+        ("a.mp4,0,0,0,5,9", "line 2 has 6 columns, the header has 7"),
+        ("a.mp4,0,0,0,5,9,run,1", "line 2 has 8 columns, the header has 7"),
+        (f"a.mp4,{'9' * 23},0,0,5,9,run", "line 2 has frame 99999999999999999999999; needed"),
+        (f"a.mp4,{'9' * 5000},0,0,5,9,run", "a whole frame"),
+        (",0,0,0,5,9,run", "line 2 has no path"),
+        ("a.mp4,0,0,0,5,9,", "line 2 has no label"),
+        ("a.mp4,0,0,0,inf,9,run", "line 2 has the box .*inf"),
+        ("a.mp4,0,nan,0,5,9,run", "line 2 has the box .*nan"),
+        ("a.mp4,0,0,0,1e39,9,run", "needed: pixels, at most 1000000"),
+        (f"{'a' * 140000},0,0,0,5,9,run", "line 2 is no row of a csv"),
     ],
 )
 def test_boxes_that_are_wrong(tmp_path, row, words):
-    (tmp_path / "boxes.csv").write_text(f"path,frame,x1,y1,x2,y2,label\n{row}\n")
+    (tmp_path / "boxes.csv").write_text(f"{HEAD}{row}\n")
     with pytest.raises(TubeletError, match=words):
         read_boxes_csv(tmp_path / "boxes.csv", ["run"])
+
+
+def test_rows_are_checked_before_classes_are_found(tmp_path):
+    path = tmp_path / "boxes.csv"
+    for row, words in (
+        ("a.mp4,0,0,0,5,9", "6 columns"),
+        ("a.mp4,0,0,0,5,9,1000000", "line 2 has the class 1000000; needed: names, or numbers from 0 below 10000"),
+        (f"a.mp4,0,0,0,5,9,{'9' * 5000}", "line 2 has the class 9{24}"),
+    ):
+        path.write_text(f"{HEAD}{row}\n")
+        with pytest.raises(TubeletError, match=words):
+            read_boxes_csv(path)
+    path.write_text(f"{HEAD}a.mp4,0,0,0,5,9,1\n")
+    assert read_boxes_csv(path).labels == ["0", "1"]
+
+
+def test_files_of_boxes_that_are_none(tmp_path):
+    (tmp_path / "latin.csv").write_bytes(f"{HEAD}café.mp4,0,0,0,5,9,run\n".encode("latin-1"))
+    (tmp_path / "twice.csv").write_text(f"{HEAD.strip()},frame\na.mp4,0,0,0,5,9,run,0\n")
+    (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "head.csv").write_text(HEAD)
+    for name, words in (
+        ("none.csv", "no such file"),
+        ("latin.csv", "not a file of text in UTF-8"),
+        ("", "a folder; a file is needed"),
+        ("twice.csv", "a column stands twice"),
+        ("empty.csv", "needs a header with the columns path,frame"),
+        ("head.csv", "no row"),
+    ):
+        with pytest.raises(TubeletError, match=words):
+            read_boxes_csv(tmp_path / name)
 
 
 def test_splits_that_may_share_no_clip():

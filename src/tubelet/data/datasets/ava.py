@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tubelet.data.datasets.text import csv_rows, read_text
 from tubelet.errors import TubeletError
 
 SHARE = 1.5  # a side above it is no share of the picture, however far the box reaches out of it
@@ -124,7 +125,7 @@ def read_ava_excluded(path: str | Path) -> set[tuple[str, int]]:
 def read_label_map(path: str | Path) -> dict[int, str]:
     """id -> name, in order, of a pbtxt with entries `item {name: "" id: 1}` or `label {name: "" label_id: 1 ...}`."""
     path = Path(path)
-    text = "\n".join(line.partition("#")[0] if '"' not in line else line for line in _text(path).splitlines())
+    text = "\n".join(line.partition("#")[0] if '"' not in line else line for line in read_text(path).splitlines())
     found: dict[int, str] = {}
     for entry in re.findall(r"\b(?:item|label)\s*:?\s*\{(.*?)\}", text, re.DOTALL):
         name = re.search(r"""\bname\s*:\s*(["'])(.*?)\1""", entry)
@@ -252,23 +253,14 @@ def _some(names: Sequence[object] | NDArray) -> str:
     return ", ".join(map(str, names[:3])) + (", ..." if len(names) > 3 else "")
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise TubeletError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError):
-        raise TubeletError(f"{path}: not a file of text in UTF-8") from None
-
-
 def _rows(path: Path) -> list[list[str]]:
-    return [row for row in csv.reader(_text(path).splitlines()) if row]
+    return [row for _, row in csv_rows(path)]
 
 
 def _bad_row(path: Path, scored: bool) -> str:
     """The first line that is none, told slowly."""
     needed = f"video,second,x1,y1,x2,y2,label{',score' if scored else '[,person]'}"
-    for line, row in enumerate(csv.reader(_text(path).splitlines()), start=1):
+    for line, row in csv_rows(path):
         cells = chain(row[1:7], row[7:8] if scored else ())
         if len(row) in (0, 2):
             continue

@@ -18,10 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tubelet.data.datasets.listing import found_labels, numbers_of
+from tubelet.data.datasets.box_rows import COLUMNS, BoxRow, read_box_rows
 from tubelet.errors import TubeletError
-
-COLUMNS = ("path", "frame", "x1", "y1", "x2", "y2", "label")
 
 
 @dataclass(frozen=True)
@@ -83,30 +81,19 @@ def read_boxes_csv(path: Path, labels: Sequence[str] | None = None) -> Tubes:
     """One's own boxes: a csv with the columns path,frame,x1,y1,x2,y2,label[,person]; a row a box and action.
 
     Rows of one path, person and label make a tube. The class list is `labels`, else the labels found, sorted.
-    Raises TubeletError that names the line if a column is missing, a number is none, a box is empty or a label unknown.
+    Raises TubeletError that names the line of a row that is none, or of an unknown class, or that gives one person
+    doing one action a second box in a frame.
     """
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except FileNotFoundError:
-        raise TubeletError(f"{path}: no such file") from None
-    if not rows or not set(COLUMNS) <= set(rows[0]):
-        raise TubeletError(f"{path}: needs rows under a header with the columns {','.join(COLUMNS)}[,person]")
-    known = list(labels) if labels is not None else found_labels([row["label"] for row in rows])
-    numbers = numbers_of([row["label"] for row in rows], known)
-    found: dict[str, dict[tuple[str, int], dict[int, list[float]]]] = defaultdict(lambda: defaultdict(dict))
-    for line, (row, number) in enumerate(zip(rows, numbers, strict=True), start=2):
-        if number is None:
-            raise TubeletError(f"{path}: line {line} has the class {row['label']!r}, which is none of the {len(known)}")
-        try:
-            frame, box = int(row["frame"]), [float(row[side]) for side in ("x1", "y1", "x2", "y2")]
-        except (ValueError, TypeError):
-            raise TubeletError(f"{path}: line {line} needs a whole frame and four numbers for the box") from None
-        if frame < 0 or not (box[0] < box[2] and box[1] < box[3]):
-            raise TubeletError(
-                f"{path}: line {line} has frame {frame}, box {box}; needed: x1 < x2, y1 < y2, frame >= 0"
-            )
-        found[row["path"]][row.get("person") or "", number][frame] = box
+    known, rows = read_box_rows(path, labels)
+    if not rows:
+        raise TubeletError(f"{path}: has a header and no row")
+    return tubes_of_rows(known, rows)
+
+
+def tubes_of_rows(labels: list[str], rows: Sequence[BoxRow]) -> Tubes:
+    found: dict[str, dict[tuple[str, int], dict[int, tuple[float, ...]]]] = defaultdict(lambda: defaultdict(dict))
+    for row in rows:
+        found[row.path][row.person, row.label][row.frame] = row.box
     videos = {
         name: [
             Tube(label, torch.tensor(sorted(boxes)), torch.tensor([boxes[frame] for frame in sorted(boxes)]), person)
@@ -114,7 +101,7 @@ def read_boxes_csv(path: Path, labels: Sequence[str] | None = None) -> Tubes:
         ]
         for name, tubes in found.items()
     }
-    return Tubes(known, None, videos)
+    return Tubes(labels, None, videos)
 
 
 def write_boxes_csv(path: Path, tubes: Tubes) -> None:
