@@ -169,6 +169,12 @@ def test_boxes(data):
     messages = " ".join(problem.message for problem in report.problems)
     for words in ("a box at frame 16, the last is 15", "outside of the 32 x 16 picture", "shares of the picture"):
         assert words in messages
+    (data / "boxes.csv").write_text(head + good + good.replace("0,0,30", "9,9,30"))
+    report = check_boxes(data / "boxes.csv")
+    assert report.counts == {"box": 2} and "lines 2 and 4 give train/run/train0.mp4 two" in report.problems[0].message
+    (data / "boxes.csv").write_text(head)
+    with pytest.raises(TubeletError, match="no row"):
+        check_boxes(data / "boxes.csv")
 
 
 def test_what_cannot_be_checked(data):

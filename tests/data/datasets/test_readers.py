@@ -228,6 +228,22 @@ def test_rows_are_checked_before_classes_are_found(tmp_path):
     assert read_boxes_csv(path).labels == ["0", "1"]
 
 
+def test_two_people_doing_one_thing_need_the_column_person(tmp_path):
+    path = tmp_path / "boxes.csv"
+    path.write_text(f"{HEAD}a.mp4,3,0,0,5,9,run\na.mp4,3,0,0,5,9,walk\n\na.mp4,3,20,0,25,9,run\na.mp4,3,0,0,5,9,run\n")
+    words = (
+        r"lines 2 and 5 give a.mp4 two boxes of one class at frame 3; two people need the column person \(and 1 more"
+    )
+    with pytest.raises(TubeletError, match=words):
+        read_boxes_csv(path)
+    head = f"{HEAD.strip()},person\n"
+    path.write_text(f"{head}a.mp4,3,0,0,5,9,run,1\na.mp4,3,20,0,25,9,run,1\n")
+    with pytest.raises(TubeletError, match="lines 2 and 3 give the person '1' of a.mp4 two boxes"):
+        read_boxes_csv(path)
+    path.write_text(f"{head}a.mp4,3,0,0,5,9,run,1\na.mp4,3,20,0,25,9,run,2\n")
+    assert [tube.boxes[0, 0] for tube in read_boxes_csv(path).videos["a.mp4"]] == [0, 20]
+
+
 def test_files_of_boxes_that_are_none(tmp_path):
     (tmp_path / "latin.csv").write_bytes(f"{HEAD}café.mp4,0,0,0,5,9,run\n".encode("latin-1"))
     (tmp_path / "twice.csv").write_text(f"{HEAD.strip()},frame\na.mp4,0,0,0,5,9,run,0\n")

@@ -11,9 +11,10 @@ from statistics import median_low
 from tubelet.data.check.leaks import find_duplicates, find_leaks
 from tubelet.data.check.probe import Probe, probe_all
 from tubelet.data.check.problems import KINDS, Problem, Report, SplitCounts
+from tubelet.data.datasets.box_rows import read_box_rows, second_boxes
 from tubelet.data.datasets.listing import Listing, Record
 from tubelet.data.datasets.registry import SCENES, disjoint_pairs, find_splits, split_name
-from tubelet.data.datasets.tubes import Tubes, read_boxes_csv
+from tubelet.data.datasets.tubes import Tubes, tubes_of_rows
 from tubelet.errors import TubeletError
 
 
@@ -61,11 +62,16 @@ def check_boxes(
     workers: int = 1,
     begin: Callable[[int], Callable[[], None]] = lambda videos: lambda: None,
 ) -> Report:
-    """The same for a csv of boxes: its videos, and boxes outside of their picture or after their last frame."""
-    tubes = read_boxes_csv(path)
+    """The same for a csv of boxes: its videos, and boxes outside of their picture, after their last frame, or where one
+    person has two. Raises TubeletError that names the line of what is no row."""
+    labels, rows = read_box_rows(path)
+    if not rows:
+        raise TubeletError(f"{path}: has a header and no row")
+    tubes = tubes_of_rows(labels, rows)
     names = {name: Path(root or path.parent) / name for name in tubes.videos}
     probes = probe_all(list(names.values()), quick=quick, workers=workers, advance=begin(len(names)))
-    problems = [problem for name, file in names.items() for problem in _of_file(path.stem, name, probes[file])]
+    problems = [Problem("box", path.stem, "", sentence) for sentence in second_boxes(path, rows)]
+    problems += [problem for name, file in names.items() for problem in _of_file(path.stem, name, probes[file])]
     for name, file in names.items():
         if not probes[file].error:
             problems += _of_boxes(path.stem, name, tubes, probes[file])

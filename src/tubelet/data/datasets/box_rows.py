@@ -72,6 +72,21 @@ def read_box_rows(
     return known, found
 
 
+def second_boxes(path: str | Path, rows: Sequence[BoxRow]) -> list[str]:
+    """A sentence for each row that gives one person doing one action another box in a frame: which of them is it?"""
+    first: dict[tuple[str, str, int, int], int] = {}
+    found = []
+    for row in rows:
+        line = first.setdefault((row.path, row.person, row.label, row.frame), row.line)
+        if line != row.line:
+            who = f"the person {row.person!r} of {row.path}" if row.person else row.path
+            mend = "each person has a name of its own" if row.person else "two people need the column person"
+            found.append(
+                f"{path}: lines {line} and {row.line} give {who} two boxes of one class at frame {row.frame}; {mend}"
+            )
+    return found
+
+
 def _problem(cells: Sequence[str], at: dict[str, int], scored: bool) -> str:
     """What is wrong with a row, as the rest of a sentence, or nothing."""
     if len(cells) != len(at):

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tubelet.data.datasets.box_rows import COLUMNS, BoxRow, read_box_rows
+from tubelet.data.datasets.box_rows import COLUMNS, BoxRow, read_box_rows, second_boxes
 from tubelet.errors import TubeletError
 
 
@@ -87,10 +87,13 @@ def read_boxes_csv(path: Path, labels: Sequence[str] | None = None) -> Tubes:
     known, rows = read_box_rows(path, labels)
     if not rows:
         raise TubeletError(f"{path}: has a header and no row")
+    if twice := second_boxes(path, rows):
+        raise TubeletError(f"{twice[0]}{f' (and {len(twice) - 1} more: tubelet check-data)' if twice[1:] else ''}")
     return tubes_of_rows(known, rows)
 
 
 def tubes_of_rows(labels: list[str], rows: Sequence[BoxRow]) -> Tubes:
+    """The tubes of one's own boxes; of two boxes of one person and action in a frame (`second_boxes`) the last."""
     found: dict[str, dict[tuple[str, int], dict[int, tuple[float, ...]]]] = defaultdict(lambda: defaultdict(dict))
     for row in rows:
         found[row.path][row.person, row.label][row.frame] = row.box
