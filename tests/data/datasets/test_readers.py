@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tubelet.data.datasets import Tube, Tubes, find_splits, open_dataset, read_boxes_csv, write_boxes_csv
+from tubelet.data.datasets.keyframes import people
 from tubelet.data.datasets.registry import disjoint_pairs
 from tubelet.data.datasets.tubes import read_jhmdb_tubes, read_ucf24_tubes
 from tubelet.errors import TubeletError
@@ -184,6 +185,43 @@ def test_boxes_come_back_from_csv(tmp_path):
     first, second = again.videos["a.mp4"]
     assert (first.label, first.frames.tolist(), first.boxes.tolist()) == (1, [4, 5], boxes.tolist())
     assert (second.label, second.frames.tolist(), second.person) == (0, [9], "7")
+
+
+def test_written_boxes_are_pixels_of_each_video(tmp_path):
+    path, box = tmp_path / "boxes.csv", torch.tensor([[10.0, 20, 40, 60]])
+    tubes = Tubes(["run"], (320, 240), {name: [Tube(0, torch.tensor([4]), box)] for name in ("run/a", "run/b")})
+    for given, words in (
+        ({}, "boxes are pixels of 320 x 240 pictures, .*: sizes has no 'run/a'"),
+        ({"sizes": {"run/a": (640, 240)}}, "sizes has no 'run/b'"),
+        ({"sizes": dict.fromkeys(tubes.videos, (320, 240)), "paths": {"run/a": "a.avi"}}, "paths has no 'run/b'"),
+    ):
+        with pytest.raises(TubeletError, match=words):
+            write_boxes_csv(path, tubes, **given)
+    assert not path.exists()
+    sizes, paths = {"run/a": (640, 240), "run/b": (160, 480)}, {name: f"videos/{name}.avi" for name in tubes.videos}
+    write_boxes_csv(path, tubes, sizes=sizes, paths=paths)
+    again = read_boxes_csv(path).videos
+    assert {name: found[0].boxes.tolist() for name, found in again.items()} == {
+        "videos/run/a.avi": [[20, 20, 80, 60]],
+        "videos/run/b.avi": [[5, 40, 20, 120]],
+    }
+
+
+def test_written_boxes_keep_people_apart_and_their_actions_together(tmp_path):
+    one, two = torch.tensor([[1.0, 2, 30, 40]] * 3), torch.tensor([[50.0, 2, 80, 40]] * 3)
+    frames = torch.arange(3)
+    tubes = [
+        Tube(0, frames, one),
+        Tube(1, frames[1:], one[1:]),  # also of the first person
+        Tube(0, frames, two),
+        Tube(1, frames[:1], two[:1], "0"),  # said to be another
+        Tube(0, frames[2:], one[2:]),  # twice the same: of no person that has it
+    ]
+    write_boxes_csv(tmp_path / "boxes.csv", Tubes(["run", "walk"], None, {"a.mp4": tubes}))
+    again = read_boxes_csv(tmp_path / "boxes.csv").videos["a.mp4"]
+    assert [tube.person for tube in again] == ["1", "1", "2", "0", "3"]
+    boxes, actions = people(again[:3], 1, 2)
+    assert torch.equal(boxes, people(tubes[:3], 1, 2)[0]) and actions.tolist() == [[1, 1], [1, 0]]
 
 
 HEAD = "path,frame,x1,y1,x2,y2,label\n"

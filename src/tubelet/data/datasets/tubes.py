@@ -10,8 +10,9 @@ import csv
 import gzip
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -107,16 +108,66 @@ def tubes_of_rows(labels: list[str], rows: Sequence[BoxRow]) -> Tubes:
     return Tubes(labels, None, videos)
 
 
-def write_boxes_csv(path: Path, tubes: Tubes) -> None:
-    """Writes tubes in the format of one's own boxes, so that every data set of boxes can be read as one."""
-    with open(path, "w", newline="") as file:
+def write_boxes_csv(
+    path: Path,
+    tubes: Tubes,
+    *,
+    sizes: Mapping[str, tuple[int, int]] | None = None,
+    paths: Mapping[str, str] | None = None,
+) -> None:
+    """Writes tubes in the format of one's own boxes, so that every data set of boxes can be read as one.
+
+    sizes:  (width, height) of each video by its name, needed where boxes are pixels of pictures of `tubes.size`
+    paths:  what to call each video instead of its name, such as "Biking/v_Biking_g01_c01.avi"
+
+    Raises TubeletError where the size or the path of a video is missing.
+    """
+    sizes = sizes or {}
+    if tubes.size is not None and (missing := [name for name in tubes.videos if name not in sizes]):
+        raise TubeletError(
+            f"boxes are pixels of {tubes.size[0]} x {tubes.size[1]} pictures, and the csv needs those of the videos: "
+            f"sizes has no {missing[0]!r}"
+        )
+    if paths is not None and (missing := [name for name in tubes.videos if name not in paths]):
+        raise TubeletError(f"paths has no {missing[0]!r}")
+    with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow([*COLUMNS, "person"])
         for name, found in tubes.videos.items():
-            for number, tube in enumerate(found):
-                for frame, box in zip(tube.frames.tolist(), tube.boxes.tolist(), strict=True):
-                    person = tube.person or number
-                    writer.writerow([name, frame, *(f"{side:g}" for side in box), tubes.labels[tube.label], person])
+            scale = torch.ones(4)
+            if tubes.size is not None:
+                scale = torch.tensor(sizes[name] * 2) / torch.tensor(tubes.size * 2)
+            for tube, person in zip(found, _persons(found), strict=True):
+                for frame, box in zip(tube.frames.tolist(), (tube.boxes * scale).tolist(), strict=True):
+                    sides = [f"{side:g}" for side in box]
+                    writer.writerow([paths[name] if paths else name, frame, *sides, tubes.labels[tube.label], person])
+
+
+def _persons(tubes: Sequence[Tube]) -> list[str]:
+    """Whose each tube is: a nameless one is of the person who has the same boxes on all the frames they share."""
+    given = {tube.person for tube in tubes}
+    free = (name for name in map(str, count()) if name not in given)
+    people: dict[str, list[Tube]] = {}
+    persons = []
+    for tube in tubes:
+        same = (name for name, others in people.items() if name not in given and _is_one(tube, others))
+        person = tube.person or next(same, None) or next(free)
+        people.setdefault(person, []).append(tube)
+        persons.append(person)
+    return persons
+
+
+def _is_one(tube: Tube, others: Sequence[Tube]) -> bool:
+    """Whether one person can do all of it: where frames are shared so are the boxes, and there are some."""
+    shared = False
+    for other in others:
+        here, there = torch.isin(tube.frames, other.frames), torch.isin(other.frames, tube.frames)
+        if not here.any():
+            continue
+        if tube.label == other.label or not torch.equal(tube.boxes[here], other.boxes[there]):
+            return False
+        shared = True
+    return shared
 
 
 class _saying:
