@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from tubelet.data.datasets.listing import found_labels, numbers_of
 from tubelet.data.datasets.text import csv_rows
@@ -24,8 +24,7 @@ CLASSES = 10_000
 """So many classes at most where numbers are all there is of them: the greatest says how many there are."""
 
 
-@dataclass(frozen=True)
-class BoxRow:
+class BoxRow(NamedTuple):
     """A row of the file; label: number of the class;  person: empty where the file does not say;  score: 1 likewise."""
 
     line: int
@@ -53,22 +52,23 @@ def read_box_rows(
         raise TubeletError(f"{path}: needs a header with the columns {','.join(needed)}{'' if scored else '[,person]'}")
     if len(at) < len(header[1]):
         raise TubeletError(f"{path}: a column stands twice in its header, {','.join(header[1])}")
+    numbers = []
     for line, cells in rows:
-        if problem := _problem(cells, at, scored):
-            raise TubeletError(f"{path}: line {line} {problem}")
+        try:
+            numbers.append(_numbers(cells, at, scored))
+        except TubeletError as error:
+            raise TubeletError(f"{path}: line {line} {error}") from None
     names = [cells[at["label"]] for _, cells in rows]
     if labels is None:
         _check_numbers(path, rows, names)
     known = list(labels) if labels is not None else found_labels(names)
     found = []
-    for (line, cells), number in zip(rows, numbers_of(names, known), strict=True):
-        if number is None:
-            label = cells[at["label"]]
-            raise TubeletError(f"{path}: line {line} has the class {label!r}, which is none of the {len(known)}")
-        x1, y1, x2, y2 = (float(cells[at[side]]) for side in SIDES)
+    for (line, cells), (frame, box, score), label in zip(rows, numbers, numbers_of(names, known), strict=True):
+        if label is None:
+            name = cells[at["label"]]
+            raise TubeletError(f"{path}: line {line} has the class {name!r}, which is none of the {len(known)}")
         person = cells[at["person"]] if "person" in at else ""
-        score = float(cells[at["score"]]) if scored else 1.0
-        found.append(BoxRow(line, cells[at["path"]], int(cells[at["frame"]]), (x1, y1, x2, y2), number, person, score))
+        found.append(BoxRow(line, cells[at["path"]], frame, box, label, person, score))
     return known, found
 
 
@@ -87,24 +87,30 @@ def second_boxes(path: str | Path, rows: Sequence[BoxRow]) -> list[str]:
     return found
 
 
-def _problem(cells: Sequence[str], at: dict[str, int], scored: bool) -> str:
-    """What is wrong with a row, as the rest of a sentence, or nothing."""
+def _numbers(
+    cells: Sequence[str], at: dict[str, int], scored: bool
+) -> tuple[int, tuple[float, float, float, float], float]:
+    """Frame, box and score of a row. Raises TubeletError with the rest of a sentence on what is wrong with it."""
     if len(cells) != len(at):
-        return f"has {len(cells)} columns, the header has {len(at)}"
+        raise TubeletError(f"has {len(cells)} columns, the header has {len(at)}")
     if empty := [name for name in ("path", "label") if not cells[at[name]]]:
-        return f"has no {empty[0]}"
+        raise TubeletError(f"has no {empty[0]}")
     try:
-        frame, box = int(cells[at["frame"]]), [float(cells[at[side]]) for side in SIDES]
-        score = float(cells[at["score"]]) if scored else 1.0
+        frame, score = int(cells[at["frame"]]), float(cells[at["score"]]) if scored else 1.0
+        x1, y1, x2, y2 = (float(cells[at[side]]) for side in SIDES)
     except ValueError:
-        return f"needs a whole frame{', four numbers and a score' if scored else ' and four numbers for the box'}"
+        more = ", four numbers and a score" if scored else " and four numbers for the box"
+        raise TubeletError(f"needs a whole frame{more}") from None
     if not 0 <= frame < FRAMES:
-        return f"has frame {_short(cells[at['frame']])}; needed: frame >= 0 and below {FRAMES}"
-    if not all(abs(side) <= FAR for side in box):  # nor is one no number
-        return f"has the box {box}; needed: pixels, at most {FAR:.0f}"
-    if not scored and not (box[0] < box[2] and box[1] < box[3]):
-        return f"has frame {frame}, box {box}; needed: x1 < x2, y1 < y2"
-    return "" if math.isfinite(score) else f"has the score {score}; needed: a finite number"
+        raise TubeletError(f"has frame {_short(cells[at['frame']])}; needed: frame >= 0 and below {FRAMES}")
+    box = (x1, y1, x2, y2)
+    if not (-FAR <= min(box) and max(box) <= FAR and math.isfinite(sum(box))):
+        raise TubeletError(f"has the box {list(box)}; needed: pixels, at most {FAR:.0f}")
+    if not scored and not (x1 < x2 and y1 < y2):
+        raise TubeletError(f"has frame {frame}, box {list(box)}; needed: x1 < x2, y1 < y2")
+    if not math.isfinite(score):
+        raise TubeletError(f"has the score {score}; needed: a finite number")
+    return frame, box, score
 
 
 def _check_numbers(path: str | Path, rows: Sequence[tuple[int, list[str]]], names: Sequence[str]) -> None:
