@@ -50,7 +50,7 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
         )
         detectors.append(Detector(name, model, dataset, looked))
     timing = {"timing": args.runs > 0, "runs": max(args.runs, 1), "device": args.device}
-    options = {"every": args.every, "rule": args.rule, "draws": args.draws, "seed": args.seed}
+    options = {"rule": args.rule, "draws": args.draws, "seed": args.seed}
     return people_table(detectors, args.data, **options, **timing)
 
 

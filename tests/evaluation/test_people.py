@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tests.evaluation.people import LABELS, people_model, videos
 from tubelet.data import open_video
+from tubelet.data.datasets.keyframes import KeyframeClips
 from tubelet.errors import SelectionError, TubeletError, VideoError
 from tubelet.evaluation import people as judging
 from tubelet.evaluation.boxes import bootstrap
@@ -84,16 +85,33 @@ def test_a_detector_that_is_right_reaches_one(model, dataset, every, rule):
         assert measured(dataset, late, every=every, rule=rule).frame.at(0.5) < 0.9
 
 
-def test_every_frame_gives_the_published_numbers(model, dataset, looked):
+@pytest.mark.parametrize("gap", [range(0), range(6, 14)])
+def test_every_frame_gives_the_published_numbers(model, boxes, gap):
     """With every=1, what evaluate_tubes says of the same boxes under their own frame numbers."""
-    rows = list(look(model, dataset, ["none"], every=1).rows["none"].values())
+    header, *lines = boxes.read_text().splitlines()
+    some = boxes.with_name(f"boxes_{len(gap)}.csv")
+    some.write_text("\n".join([header, *(line for line in lines if int(line.split(",")[1]) not in gap)]) + "\n")
+    dataset = open_people(model, some)
+    rows = [perfect(row, dataset) for row in look(model, dataset, ["none"], every=1).rows["none"].values()]
+    numbers = [frame for row in rows for frame in row.frames]
     found = detections_of(rows)
-    first = np.array([row.frames[0] for row in rows])[found.video]
-    moved = replace(found, frame=found.frame + first)
-    expected = evaluate_tubes(dataset.tubes, moved, rules=judging.EDGES)
-    result = measured(dataset, rows, every=1)
+    moved = replace(found, frame=np.array(numbers))
+    rules = replace(judging.EDGES, shortest=4)
+    expected = evaluate_tubes(dataset.tubes, moved, rules=rules)
+    result = evaluate_tubes(judging.truth_of(dataset, rows, 1), found, rules=rules)
     for one, other in ((result.frame, expected.frame), (result.video, expected.video)):
         np.testing.assert_array_equal(one.values, other.values)
+    tubes = sum(len(of_video) for of_video in result.tubes.values())
+    assert tubes == (4 if not gap else 8)  # nobody is followed over frames that were not annotated
+
+
+@given(st.lists(st.integers(0, 200), min_size=1, unique=True).map(sorted), st.integers(1, 9))
+def test_key_frames_are_numbered_with_their_gaps(annotated, every):
+    numbers = judging.numbered(annotated, every)
+    assert numbers[0] == 0 and all(a < b for a, b in zip(numbers, numbers[1:], strict=False))
+    if every == 1:
+        assert numbers == [frame - annotated[0] for frame in annotated]
+    assert judging.numbered(range(3, 3 + 7 * every, every), every) == list(range(7))
 
 
 def test_scores_are_joint_or_as_published(looked):
@@ -131,6 +149,14 @@ def test_rows_on_disk_are_gone_on_from(model, dataset, looked, tmp_path, monkeyp
     assert again.rows == looked.rows and len(ran) == 4
     with pytest.raises(TubeletError, match="rows of another evaluation: protocol"):
         look(model, dataset, ["none"], out=tmp_path, data="boxes", every=2)
+    tubes = {name: [replace(one, frames=one.frames + 1) for one in of] for name, of in dataset.tubes.videos.items()}
+    moved = KeyframeClips(dataset.listing, replace(dataset.tubes, videos=tubes), frames=8, stride=1, short=32)
+    with pytest.raises(TubeletError, match="rows of another evaluation: protocol"):
+        look(model, moved, ["none"], out=tmp_path, data="boxes")
+
+
+def test_key_frames_a_video_are_those_of_training_alone(model, boxes, dataset):
+    assert len(open_people(model, boxes, per_video=3)) == len(dataset)
 
 
 def test_a_file_that_cannot_be_read_is_named_and_left_out(model, tmp_path):
@@ -141,7 +167,7 @@ def test_a_file_that_cannot_be_read_is_named_and_left_out(model, tmp_path):
     assert list(found.rows["none"]) == [1] and list(found.bad) == [data.name(0)] and data.name(0) in said[0]
     with pytest.raises(VideoError, match=data.name(0)):
         look(model, data, ["none"], strict=True)
-    assert list(truth_of(data, found.rows["none"].values()).videos) == [data.name(1)]
+    assert list(truth_of(data, found.rows["none"].values(), 4).videos) == [data.name(1)]
 
 
 def better_and_worse(dataset, looked):

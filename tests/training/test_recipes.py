@@ -54,7 +54,9 @@ def small(content, clips):
     if str(data["name"]).startswith("scenes"):
         content["data"]["length"], content["val"]["length"] = 48, 6
     elif content.get("task") == "detect":
-        content["data"], content["val"] = ({"name": str(clips / f"{s}_boxes.csv")} for s in ("train", "val"))
+        kept = {k: v for k, v in data.items() if k in ("zoom", "per_video")}
+        content["data"] = {"name": str(clips / "train_boxes.csv"), **kept}
+        content["val"] = {"name": str(clips / "val_boxes.csv")}
     else:
         options = {k: v for k, v in data.items() if k in (*ONLY_TRAINING, "area", "stride", "flip", "mean", "std")}
         content["data"] = {**options, "name": str(clips), "split": "train"}

@@ -38,7 +38,6 @@ def run(args: argparse.Namespace, models: dict[str, Any], data: str, given: dict
         rows = people_table(
             detectors,
             data,
-            every=args.every,
             by=args.by,
             timing=not args.no_timing,
             device=args.device,

@@ -145,3 +145,12 @@ def _read(reader: VideoReader, chosen: list[list[int]], size: tuple[int, int]) -
     indices = sorted({index for clip in chosen for index in clip})
     pictures = reader.read(indices, partial(transforms.short_side, size=size))
     return dict(zip(indices, pictures, strict=True))
+
+
+def videos_by_id(folder: Path, names: list[str]) -> dict[str, Path]:
+    """The file of each id that has one in a folder or below it."""
+    wanted = set(names)
+    if not folder.is_dir():
+        return {}
+    files = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in VIDEO_SUFFIXES)
+    return {path.stem: path for path in files if path.stem in wanted}

@@ -45,7 +45,7 @@ def resized(frames: Tensor, short: int, longest: int = LONGEST) -> Tensor:
 def resized_boxes(
     boxes: Tensor, height: int, width: int, short: int, longest: int = LONGEST, *, published: bool = False
 ) -> Tensor:
-    """Boxes of a picture in the resized one, cut at its edges [0, W] x [0, H]; as published at [0, W - 1] x [0, H - 1]."""
+    """Boxes of a picture in the resized one, cut at its edges; as published at W - 1 and H - 1."""
     ends = boxes.new_tensor([width, height, width, height]) - (1 if published else 0)
     return boxes.clamp(min=0).minimum(ends) * scale_of(height, width, short, longest)
 
@@ -60,7 +60,9 @@ def flipped_boxes(boxes: Tensor, width: int, *, published: bool = False) -> Tens
     return torch.stack([end - x2, y1, end - x1, y2], dim=-1)
 
 
-def zoomed(frames: Tensor, boxes: Tensor, scale: float, place: tuple[float, float], fill: Tensor) -> tuple[Tensor, Tensor]:
+def zoomed(
+    frames: Tensor, boxes: Tensor, scale: float, place: tuple[float, float], fill: Tensor
+) -> tuple[Tensor, Tensor]:
     """Pictures shrunk or enlarged about a place within the same (T, H, W, 3), and the boxes (n, 4) in them.
 
     place:  shares (down, right) of the room there is: of a small picture in the frame, or of the frame in a large one

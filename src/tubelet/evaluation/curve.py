@@ -12,8 +12,15 @@ MARKS = "osD^vP*X"
 
 
 def draw(rows: Sequence[dict[str, Any]], path: Path, figure_of: str = "top1") -> None:
-    """A picture with a panel an axis, a line a selector; the dense model is the dotted line. Needs matplotlib."""
+    """A picture with a panel an axis, a line a selector; the first row is the dotted line. Needs matplotlib.
+
+    Rows without the figure (a mean over no class is none) are left out; without that of the first there is no picture.
+    """
     from matplotlib.figure import Figure
+
+    if rows[0][figure_of] is None:
+        return
+    rows = [row for row in rows if row[figure_of] is not None]
 
     axes = {key: title for key, title in AXES.items() if key in rows[0]}
     figure = Figure(figsize=(6.4 * len(axes), 4.8), layout="constrained")

@@ -5,8 +5,9 @@
     result = measured(dataset, looked.rows["none"].values())          # a TubeResult: result.frame.at(0.5)
 
 Of the annotated frames of a video every `every`-th is a key frame, and these alone are judged: they are numbered 0, 1,
-2, ... in detections and truth, so that a tube runs from one key frame to the next. With every=1 these are the published
-numbers of trimmed videos such as JHMDB's. Otherwise they are estimates from a part of the frames, in which
+2, ... in detections and truth, so that a tube runs from one key frame to the next; where nothing was annotated for
+longer, numbers are left out (`numbered`). With every=1 these are the published numbers of trimmed videos such as
+JHMDB's. Otherwise they are estimates from a part of the frames, in which
 - boxes of key frames that follow each other are linked if they overlap by 0.5 / every, since people move further from
   one to the next: with 0.5 the ground truth itself would lose tubes;
 - a tube has at least 15 / every key frames (rounded down), in the place of 15 frames;
@@ -21,7 +22,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import islice
+from hashlib import sha256
+from itertools import accumulate, islice, pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,8 +33,9 @@ from torch import Tensor
 
 from tubelet.data import keyframe, transforms
 from tubelet.data.check.leaks import source_of
+from tubelet.data.datasets.ava import is_ava_csv
 from tubelet.data.datasets.base import clips_id
-from tubelet.data.datasets.keyframes import KeyframeClips, open_keyframes
+from tubelet.data.datasets.keyframes import KeyframeClips, annotated_frames, open_keyframes
 from tubelet.data.datasets.registry import READERS, split_name
 from tubelet.data.datasets.tubes import Tube, Tubes
 from tubelet.data.video import open_video
@@ -71,9 +74,10 @@ class Seen(OfVideo):
 
 @dataclass(frozen=True)
 class Looked:
-    """selects -> rows by index;  bad: name -> sentence of each video that could not be read."""
+    """selects -> rows by index;  bad: name -> sentence of each video that could not be read;  every: see `look`."""
 
     rows: dict[str, dict[int, Seen]]
+    every: int = EVERY
     bad: dict[str, str] = field(default_factory=dict)
 
 
@@ -82,12 +86,16 @@ def open_people(
 ) -> KeyframeClips:
     """Annotated videos as `open_keyframes` finds them, in the clips that a detector takes.
 
-    Raises TubeletError where there are no boxes, or the classes are not those of the model.
+    `per_video`, of the validation of a training, is not taken over: `look` chooses key frames by `every`.
+    Raises TubeletError for AVA, where there are no boxes, and where the classes are not those of the model.
     """
+    options.pop("per_video", None)
     name, named = split_name(data)
     p, names = model.config.preprocessing, class_names(model)
     short = p.size if isinstance(p.size, int) else min(p.size)
     given: dict[str, Any] = {"frames": p.frames, "stride": p.stride, "short": short, "mean": p.mean, "std": p.std}
+    if Path(name).is_file() and is_ava_csv(Path(name)):
+        raise TubeletError(f"{name}: AVA is judged by its own rules: tubelet.evaluation.evaluate_ava (docs/boxes.md)")
     if names is not None and name not in READERS:
         given["labels"] = names
     try:
@@ -126,15 +134,15 @@ def look(
     if every < 1:
         raise TubeletError(f"every must be at least 1, got {every}")
     copies = {select: variant(model, select) for select in dict.fromkeys(selects)}
-    identity, listing = weights_id(model), f"{data} ({clips_id(dataset)})"
+    identity, listing, annotated = weights_id(model), f"{data} ({clips_id(dataset)})", annotation_id(dataset)
     files: dict[str, RowFile[Seen] | Memory[Seen]] = {}
     for select in copies:
-        belonging = Belonging(identity, select, listing, {**protocol(dataset), "every": every})
+        belonging = Belonging(identity, select, listing, {**protocol(dataset), "every": every, "annotated": annotated})
         path = None if out is None else out / file_name(*([title] if title else []), select)
         files[select] = Memory() if path is None else RowFile(path, belonging, read_seen, renew=renew)
     bad: dict[str, str] = {}
     try:
-        chosen = chosen_videos(len(dataset), limit)
+        chosen = chosen_videos(len(dataset.videos), limit)
         left = [index for index in chosen if any(index not in file.rows for file in files.values())]
         done = begin(len(left))
         for index in left:
@@ -144,14 +152,15 @@ def look(
             except (VideoError, OSError) as error:
                 if strict:
                     raise
-                bad[dataset.name(index)] = str(error)
+                bad[dataset.videos[index][0].name] = str(error)
                 note(str(error))
             else:
                 for select, row in rows.items():
                     files[select].add([row])
             done(1)
         wanted = set(chosen)
-        return Looked({s: {i: row for i, row in file.rows.items() if i in wanted} for s, file in files.items()}, bad)
+        rows_of = {s: {i: row for i, row in file.rows.items() if i in wanted} for s, file in files.items()}
+        return Looked(rows_of, every, bad)
     finally:
         for file in files.values():
             file.close()
@@ -160,6 +169,12 @@ def look(
 def protocol(dataset: KeyframeClips) -> dict[str, Any]:
     """How clips are made, for rows to say what they belong to."""
     return {key: getattr(dataset, key) for key in ("frames", "stride", "short", "longest", "mean", "std")}
+
+
+def annotation_id(dataset: KeyframeClips) -> str:
+    """The same for the same annotated frames of the same videos: other ones would be other key frames."""
+    frames = [(record.name, annotated_frames(tubes).tolist()) for record, tubes in dataset.videos]
+    return sha256(repr(frames).encode()).hexdigest()[:8]
 
 
 def read_seen(values: dict[str, Any]) -> Seen:
@@ -179,7 +194,7 @@ def clips_of(dataset: KeyframeClips, index: int, every: int) -> Iterator[tuple[i
     Raises VideoError or OSError if it cannot be read.
     """
     record, tubes = dataset.videos[index]
-    annotated = torch.cat([tube.frames for tube in tubes]).unique()
+    annotated = annotated_frames(tubes)
     resize = partial(keyframe.resized, short=dataset.short, longest=dataset.longest)
     try:
         with open_video(record.path, backend=dataset.backend) as reader:
@@ -197,13 +212,19 @@ def clips_of(dataset: KeyframeClips, index: int, every: int) -> Iterator[tuple[i
         raise VideoError(reason if str(record.path) in reason else f"{record.path}: {reason}") from error
 
 
-def truth_of(dataset: KeyframeClips, rows: Iterable[Seen]) -> Tubes:
-    """The true tubes on the key frames of each row, which are numbered 0, 1, 2, ..."""
+def numbered(frames: Sequence[int], every: int) -> list[int]:
+    """Numbers of key frames, from 0: they rise by one, and by as many as would have been there over a gap."""
+    steps = [max(round((b - a) / every), 1) for a, b in pairwise(frames)]
+    return [0, *accumulate(steps)]
+
+
+def truth_of(dataset: KeyframeClips, rows: Iterable[Seen], every: int) -> Tubes:
+    """The true tubes on the key frames of each row, which are `numbered`."""
     videos = {}
     for row in rows:
-        of_row = torch.tensor(row.frames)
+        of_row, numbers = torch.tensor(row.frames), torch.tensor(numbered(row.frames, every))
         videos[row.name] = [
-            Tube(tube.label, at, tube.boxes[place], tube.person)
+            Tube(tube.label, numbers[at], tube.boxes[place], tube.person)
             for tube in dataset.videos[row.index][1]
             for at, place in [(of_row[:, None] == tube.frames).nonzero().unbind(1)]
             if len(at)
@@ -211,9 +232,10 @@ def truth_of(dataset: KeyframeClips, rows: Iterable[Seen]) -> Tubes:
     return Tubes(dataset.labels, dataset.tubes.size, videos)
 
 
-def detections_of(rows: Iterable[Seen], rule: str = RULES[0]) -> Detections:
+def detections_of(rows: Iterable[Seen], rule: str = RULES[0], every: int = 1) -> Detections:
     """What is judged: each proposal of each key frame with each action.
 
+    every: as in `look`, for the numbers of key frames
     rule:  "joint": the score is that of the person times that of the action, at least LEAST.
            "published": that of the action alone, of proposals that are people by at least 0.7, or of all where none of
            a frame is
@@ -232,7 +254,8 @@ def detections_of(rows: Iterable[Seen], rule: str = RULES[0]) -> Detections:
             judged = np.broadcast_to(kept[..., None], scores.shape)
         frame, proposal, label = np.nonzero(judged)
         boxes = np.array(row.boxes, np.float32)[frame, proposal, None]  # (n, 1, 4)
-        columns.append((np.full_like(frame, number), frame, label, boxes, scores[frame, proposal, label]))
+        numbers = np.array(numbered(row.frames, every))
+        columns.append((np.full_like(frame, number), numbers[frame], label, boxes, scores[frame, proposal, label]))
     if not columns:
         raise TubeletError("no video to judge")
     video, frame, label, boxes, scores = (np.concatenate(parts) for parts in zip(*columns, strict=True))
@@ -247,7 +270,7 @@ def rules_for(every: int) -> TubeRules:
 def measured(dataset: KeyframeClips, rows: Iterable[Seen], *, every: int = EVERY, rule: str = RULES[0]) -> TubeResult:
     """Frame-mAP and video-mAP at all thresholds. `every` as it was in `look`."""
     rows = sorted(rows, key=lambda row: row.index)
-    return evaluate_tubes(truth_of(dataset, rows), detections_of(rows, rule), rules=rules_for(every))
+    return evaluate_tubes(truth_of(dataset, rows, every), detections_of(rows, rule, every), rules=rules_for(every))
 
 
 def clip_size(rows: Iterable[Seen]) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from typing import Any
 from tubelet.data.datasets.keyframes import KeyframeClips
 from tubelet.errors import TubeletError
 from tubelet.evaluation.boxes import bootstrap
-from tubelet.evaluation.people import EVERY, RULES, Looked, clip_size, measured
+from tubelet.evaluation.people import RULES, Looked, clip_size, measured
 from tubelet.evaluation.report import CLUSTERS, costs_of
 from tubelet.evaluation.tubes import TubeResult
 from tubelet.models.evad import EVAD
@@ -34,7 +34,6 @@ def people_table(
     detectors: Sequence[Detector],
     data: str,
     *,
-    every: int = EVERY,
     rule: str = RULES[0],
     by: str = "source",
     draws: int = DRAWS,
@@ -48,7 +47,7 @@ def people_table(
     """A row a detector and selection, the first of which the others are compared with, on the same key frames.
 
     Args:
-        every, rule: see `look` and `detections_of`.
+        rule: see `detections_of`.
         by: what is drawn again for intervals: "source", the films that videos were cut from where their names tell, or
             "video".
         timing: measure milliseconds of one clip, runs interleaved; without it those fields are left out.
@@ -76,7 +75,7 @@ def people_table(
             if looked_at and seen != looked_at:
                 raise TubeletError(f"{one.name} looked at other key frames than {detectors[0].name}")
             looked_at = seen
-            result = measured(one.dataset, rows, every=every, rule=rule)
+            result = measured(one.dataset, rows, every=one.looked.every, rule=rule)
             clusters = {row.name: row.source if by == "source" else row.name for row in rows}
             options: dict[str, Any] = {"draws": draws, "seed": seed, "clusters": clusters}
             cost = costs[select]
@@ -85,7 +84,7 @@ def people_table(
                     "model": one.name,
                     "select": select,
                     "data": data,
-                    "every": every,
+                    "every": one.looked.every,
                     "rule": rule,
                     "videos": len(rows),
                     "key_frames": sum(len(row.frames) for row in rows),

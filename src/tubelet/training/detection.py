@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tubelet.data.datasets.keyframes import KeyframeBatch
+from tubelet.errors import TubeletError
 from tubelet.models.boxes import generalised_iou, whwh
 from tubelet.models.evad import Predictions
 
@@ -40,6 +41,10 @@ class Weights:
     giou: float = 2.0
     action: float = 12.0
     nobody: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not self.nobody > 0:  # else a batch without people would have no loss
+            raise TubeletError(f"the weight of nobody must be above 0, got {self.nobody}")
 
 
 class Target(NamedTuple):

@@ -11,7 +11,7 @@ import numpy as np
 
 from tubelet.data.check.probe import Probe, probe_all
 from tubelet.data.check.problems import KINDS, Problem, Report, SplitCounts
-from tubelet.data.clips import VIDEO_SUFFIXES
+from tubelet.data.clips import videos_by_id
 from tubelet.data.datasets.ava import AvaBoxes, is_ava_csv, read_ava_csv, read_label_map, row_problems
 
 AVA_LABELS = range(1, 81)
@@ -43,7 +43,7 @@ def check_ava(
 
     folder = Path(root or path.parent)
     used = [boxes.videos[number] for number in np.unique(boxes.video)]
-    files = find_videos(folder, used)
+    files = videos_by_id(folder, used)
     probes = probe_all(list(files.values()), quick=quick, workers=workers, advance=begin(len(files)))
     if used and not files:
         sentence = f"{folder} has no video by any of the {len(used)} ids, such as {used[0]}; --root names their folder"
@@ -63,15 +63,6 @@ def is_ava(data: str) -> bool:
     """Whether this is a csv in AVA's format."""
     path = Path(data)
     return path.suffix == ".csv" and path.is_file() and is_ava_csv(path)
-
-
-def find_videos(folder: Path, names: list[str]) -> dict[str, Path]:
-    """The file of each id that has one in a folder or below it."""
-    wanted = set(names)
-    if not folder.is_dir():
-        return {}
-    files = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in VIDEO_SUFFIXES)
-    return {path.stem: path for path in files if path.stem in wanted}
 
 
 def _of_video(seconds: np.ndarray, split: str, name: str, one: Probe) -> list[Problem]:

@@ -1,6 +1,6 @@
-"""Key frames with boxes and actions, for training detectors: JHMDB, UCF101-24, or one's own csv of boxes.
+"""Key frames with boxes and actions, for training detectors: JHMDB, UCF101-24, AVA, or one's own csv of boxes.
 
-In training a clip of each video around a key frame drawn anew each epoch from those with people, mirrored or not;
+In training clips of each video around key frames drawn anew each epoch from those with people, mirrored or not;
 otherwise the key frames are evenly spaced over the frames with people, the same each time.
 """
 
@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,7 +19,10 @@ from torch import Tensor
 from tubelet.data import keyframe
 from tubelet.data.batches import Batch
 from tubelet.data.cache import FrameCache
+from tubelet.data.clips import videos_by_id
 from tubelet.data.datasets import jhmdb, ucf24
+from tubelet.data.datasets.ava import is_ava_csv
+from tubelet.data.datasets.ava_tubes import RATE, START, read_ava_tubes
 from tubelet.data.datasets.base import Key, Sample, as_key, random_of
 from tubelet.data.datasets.listing import Listing, Record, Views
 from tubelet.data.datasets.registry import data_root, split_name
@@ -92,7 +96,8 @@ def collate_keyframes(samples: Sequence[KeyframeSample], bad: Mapping[str, str] 
 class KeyframeClips:
     """A `ClipDataset` of key frames.
 
-    train:      a key frame of each video, drawn by (seed, epoch, index); otherwise `per_video` evenly spaced ones
+    train:      key frames are drawn by (seed, epoch, index); otherwise they are evenly spaced
+    per_video:  key frames of each video, an epoch; "all" takes each frame with people once, in training too
     frames, stride:  of a clip;  short: pixels of the short side, the long one has at most `longest`
     flip:       whether training may mirror clips
     zoom:       training shrinks or enlarges pictures by a factor from and to these, about a place drawn at random
@@ -109,7 +114,7 @@ class KeyframeClips:
         stride: int | None = None,
         short: int = 288,
         longest: int = keyframe.LONGEST,
-        per_video: int = 1,
+        per_video: int | Literal["all"] = 1,
         flip: bool | None = None,
         zoom: tuple[float, float] | None = None,
         seed: int = 0,
@@ -122,14 +127,15 @@ class KeyframeClips:
         self.train, self.frames, self.stride = train, frames, listing.views.stride if stride is None else stride
         self.short, self.longest, self.seed, self.backend = short, longest, seed, backend
         self.flip = listing.views.flip if flip is None else flip
-        if zoom is not None and not (len(zoom) == 2 and 0.1 <= zoom[0] <= zoom[1] <= 10):
+        factors = zoom if isinstance(zoom, (tuple, list)) and len(zoom) == 2 else (0, 0)
+        if zoom is not None and not 0.1 <= factors[0] <= factors[1] <= 10:
             raise TubeletError(f"zoom must be two factors from 0.1 to 10, the smaller one first, got {zoom}")
         self.zoom = zoom
         self.cache = FrameCache(cache) if isinstance(cache, (str, Path)) else cache
         self.mean, self.std = mean, std
         around(1000, 0, frames, self.stride)  # so that wrong options are noticed here
-        if per_video < 1:
-            raise TubeletError(f"per_video must be at least 1, got {per_video}")
+        if per_video != "all" and not (isinstance(per_video, int) and per_video >= 1):
+            raise TubeletError(f"per_video must be at least 1, or all, got {per_video}")
         found = [(record, tubes_of(record, tubes)) for record in self.listing.records]
         if lost := [record.name for record, of_video in found if of_video is None]:
             raise TubeletError(
@@ -140,7 +146,7 @@ class KeyframeClips:
         self.videos = [(record, of_video) for record, of_video in found if of_video]
         if not self.videos:
             raise TubeletError(f"{self.listing.name}: no video has a box")
-        counts = [1 if train else per_video for _ in self.videos]
+        counts = [len(annotated_frames(tubes)) if per_video == "all" else per_video for _, tubes in self.videos]
         self.items = [(video, number) for video, count in enumerate(counts) for number in range(count)]
         self.per_video = per_video
         self._sizes: dict[Path, tuple[int, int]] = {}  # (height, width) of the videos read so far
@@ -165,7 +171,7 @@ class KeyframeClips:
         video, number = self.items[key.index]
         record, tubes = self.videos[video]
         rng = random_of(self.seed, key)
-        annotated = torch.cat([tube.frames for tube in tubes]).unique()
+        annotated = annotated_frames(tubes)
         try:
             pixels, frame, (height, width) = self._clip(record, annotated, number, rng)
         except (TubeletError, RuntimeError, MemoryError) as error:  # options were tried before: it is the file
@@ -230,6 +236,8 @@ class KeyframeClips:
         there = annotated[annotated < total]
         if not len(there):
             raise VideoError(f"the file has {total} frames, and the first with a box is {int(annotated[0])}")
+        if self.per_video == "all":
+            return int(there[min(number, len(there) - 1)])
         if self.train:
             return int(there[int(rng.integers(len(there)))])
         return int(there[(2 * number + 1) * len(there) // (2 * self.per_video)])
@@ -252,6 +260,11 @@ def people(tubes: Sequence[Tube], frame: int, classes: int) -> tuple[Tensor, Ten
     return torch.stack([box for box, _ in rows]), torch.stack([actions for _, actions in rows])
 
 
+def annotated_frames(tubes: Sequence[Tube]) -> Tensor:
+    """The frames on which anybody is, in order."""
+    return torch.cat([tube.frames for tube in tubes]).unique()
+
+
 def tubes_of(record: Record, tubes: Tubes) -> list[Tube] | None:
     """The tubes of a video, which annotations name with or without folders and suffix. None: it is not in them."""
     name = PurePosixPath(record.name)
@@ -261,11 +274,12 @@ def tubes_of(record: Record, tubes: Tubes) -> list[Tube] | None:
 
 
 def open_keyframes(
-    data: str | Path, *, split: str | None = None, root: str | Path | None = None, **options: object
+    data: str | Path, *, split: str | None = None, root: str | Path | None = None, **options: Any
 ) -> KeyframeClips:
-    """Key frames of "jhmdb:split1_fit", "ucf24:train", or a csv of one's own boxes; options are KeyframeClips'.
+    """Key frames of "jhmdb:split1_fit", "ucf24:train", or a csv (one's own, or AVA's); options are KeyframeClips'.
 
     root:  where the videos lie; by default the folder of that name in $TUBELET_DATA, or the folder of the csv.
+    start, rate:  of AVA, see `read_ava_tubes`; its videos are the files below the root that the csv names.
     Raises TubeletError for what is unknown or missing. Opens no video.
     """
     name, named = split_name(data)
@@ -283,8 +297,32 @@ def open_keyframes(
     path = Path(name)
     if not path.is_file():
         raise TubeletError(f"no boxes {name!r}: jhmdb:SPLIT, ucf24:SPLIT or a csv of boxes is expected")
+    if is_ava_csv(path):
+        return _open_ava(path, root, **options)
     labels = options.pop("labels", None)
     tubes = read_boxes_csv(path, labels)  # type: ignore[arg-type]
     folder = Path(root) if root is not None else path.parent
     records = [Record(folder / name, found[0].label, name) for name, found in tubes.videos.items()]
+    return KeyframeClips(Listing(path.stem, tubes.labels, records, Views()), tubes, **options)  # type: ignore[arg-type]
+
+
+def _open_ava(
+    path: Path,
+    root: str | Path | None,
+    *,
+    labels: Sequence[str] | None = None,
+    start: float = START,
+    rate: float = RATE,
+    **options: Any,
+) -> KeyframeClips:
+    tubes = read_ava_tubes(path, start=start, rate=rate)
+    if labels is not None and list(labels) != tubes.labels:
+        raise TubeletError(f"{path}: its {len(tubes.labels)} classes are not the {len(labels)} that are needed")
+    folder = Path(root) if root is not None else path.parent
+    files = videos_by_id(folder, list(tubes.videos))
+    if not files:
+        raise TubeletError(
+            f"{folder} has no video by any of the {len(tubes.videos)} ids of {path}; root: FOLDER is needed"
+        )
+    records = [Record(file, tubes.videos[name][0].label, name) for name, file in files.items()]
     return KeyframeClips(Listing(path.stem, tubes.labels, records, Views()), tubes, **options)  # type: ignore[arg-type]

@@ -1,0 +1,46 @@
+"""AVA's csv as tubes, to train on: a key frame a second, of films cut at their 900th second."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import torch
+
+from tubelet.data.datasets.ava import read_ava_csv, read_label_map, row_problems
+from tubelet.data.datasets.tubes import Tube, Tubes
+from tubelet.errors import TubeletError
+
+CLASSES = 80
+START, RATE = 900.0, 30.0  # as published: frame (s - 900) * 30 of the film from its 900th second on
+
+
+def read_ava_tubes(path: Path, *, start: float = START, rate: float = RATE) -> Tubes:
+    """Ground truth in AVA's format; frame (second - start) * rate, boxes in shares of the picture (size 1 x 1).
+
+    The classes are the ids 1 to 80, or up to the last of the one pbtxt beside the csv, which names them. A tube holds
+    the first, second, ... person of each second that does an action, in the order of the file: on one frame that is
+    one person, and nobody is followed. Raises TubeletError for rows that cannot be trained on.
+    """
+    boxes, maps = read_ava_csv(path), sorted(path.parent.glob("*.pbtxt"))
+    names = read_label_map(maps[0]) if len(maps) == 1 else {}
+    labels = [names.get(number, str(number)) for number in range(1, max([CLASSES, *names]) + 1)]
+    if wrong := row_problems(boxes, range(1, len(labels) + 1))[0]:
+        raise TubeletError(wrong[0])
+    frames = ((torch.from_numpy(boxes.second) - start) * rate).round().long()
+    if not len(frames) or frames.min() < 0 or boxes.label.min() < 1 or boxes.label.max() > len(labels):
+        raise TubeletError(
+            f"{path}: needs seconds from {start:g} on and labels from 1 to {len(labels)}; it has seconds from "
+            f"{boxes.second.min()} on and labels from {boxes.label.min()} to {boxes.label.max()}"
+        )
+    seen: Counter[tuple[int, int, int]] = Counter()
+    found: dict[str, dict[tuple[int, int], list[int]]] = defaultdict(lambda: defaultdict(list))
+    for row, at in enumerate(zip(boxes.video.tolist(), frames.tolist(), boxes.label.tolist(), strict=True)):
+        found[boxes.videos[at[0]]][at[2], seen[at]].append(row)
+        seen[at] += 1
+    sides = torch.from_numpy(boxes.boxes).float()
+    videos = {
+        name: [Tube(label - 1, frames[rows], sides[rows]) for (label, _), rows in tubes.items()]
+        for name, tubes in found.items()
+    }
+    return Tubes(labels, (1, 1), videos)
