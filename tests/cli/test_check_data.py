@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-FIELDS = {"data", "ok", "classes", "videos", "counts", "splits", "problems"}
+FIELDS = {"data", "ok", "classes", "videos", "counts", "splits", "problems", "notes"}
 
 
 @pytest.fixture
@@ -56,6 +56,21 @@ def test_a_csv_of_boxes(run, data: Path):
     assert done.status == 1 and "a box at frame 70, the last is 69" in done.out
     done = run("check-data", data / "boxes.csv", data / "boxes.csv")
     assert done.status == 2 and "is checked alone" in done.err
+
+
+def test_notes_are_no_problems(run, data: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TUBELET_DATA", str(data))
+    (data / "jhmdb").mkdir()
+    (data / "train").rename(data / "jhmdb" / "videos")
+    (data / "jhmdb" / "split1_train.csv").write_text("video,label\nvideos/wave/a.mp4,wave\n")
+    tube = '{"label": "wave", "tube": [[70, 1, 1, 9, 9], [71, 1, 1, 9, 9]]}'
+    content = f'{{"labels": ["wave"], "resolution_hw": [48, 64], "videos": {{"wave/a": {tube}}}}}'
+    (data / "jhmdb" / "tubes.json").write_text(content)
+    done = run("check-data", "jhmdb")
+    assert done.status == 0 and "No problem found." in done.out and "notes: 1\n  videos/wave/a.mp4: 1 of 2" in done.out
+    assert run("check-data", "jhmdb", "--json").json["notes"] == [
+        "videos/wave/a.mp4: 1 of 2 boxes are after the last frame, not used"
+    ]
 
 
 def test_a_csv_in_the_format_of_ava(run, data: Path):

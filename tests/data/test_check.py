@@ -1,5 +1,6 @@
 """What check-data finds: each kind of problem once, and nothing in a clean data set."""
 
+import json
 import os
 from pathlib import Path
 
@@ -169,6 +170,53 @@ def test_boxes(data):
     messages = " ".join(problem.message for problem in report.problems)
     for words in ("a box at frame 16, the last is 15", "outside of the 32 x 16 picture", "shares of the picture"):
         assert words in messages
+    (data / "boxes.csv").write_text(head + good + good.replace("0,0,30", "9,9,30"))
+    report = check_boxes(data / "boxes.csv")
+    assert report.counts == {"box": 2} and "lines 2 and 4 give train/run/train0.mp4 two" in report.problems[0].message
+    (data / "boxes.csv").write_text(head)
+    with pytest.raises(TubeletError, match="no row"):
+        check_boxes(data / "boxes.csv")
+
+
+def test_tubes_of_a_data_set_by_name(data, tmp_path):
+    root = tmp_path / "jhmdb"
+    for number, label in enumerate(("run", "run", "run", "walk", "walk")):
+        (root / label).mkdir(parents=True, exist_ok=True)
+        render_video(root / label / f"{number}.mp4", 20 + number, size=SIZE)  # half as large as 64 x 32
+    rows = [f"{label}/{number}.mp4,{label}\n" for number, label in enumerate(("run", "run", "run", "walk", "walk"))]
+    (root / "split1_train.csv").write_text("video,label\n" + "".join(rows))
+    (root / "split1_val.csv").write_text("video,label\n")
+    (root / "classes.txt").write_text("run\nwalk\n")
+
+    def tube(*boxes, label="run"):
+        return {"label": label, "tube": [[frame, *box] for frame, box in boxes]}
+
+    inside = (40, 1, 60, 30)  # not of a picture of 32 x 16
+    videos = {
+        "run/0": tube((1, inside), (20, inside)),
+        "run/1": tube((1, inside), (2, (70, 1, 90, 30))),
+        "run/2": tube((22, inside), (23, inside)),
+        "walk/3": tube((99, inside), label="walk"),
+    }
+    (root / "tubes.json").write_text(
+        json.dumps({"labels": ["run", "walk"], "resolution_hw": [32, 64], "videos": videos})
+    )
+    report = check_data(["jhmdb:split1_train"], root=root, quick=True)
+    assert [(problem.kind, problem.message) for problem in report.problems] == [
+        ("box", "run/1.mp4: the box [69.0, 0.0, 90.0, 30.0] at frame 1 is outside of the 64 x 32 picture"),
+        ("box", "walk/3.mp4: a box at frame 98, the last is 22"),
+        ("box", "walk/4.mp4: no tube for this video"),
+    ]
+    assert report.notes == ["run/2.mp4: 1 of 2 boxes are after the last frame, not used"]
+    (root / "tubes.json").unlink()
+    assert check_data(["jhmdb:split1_train"], root=root, quick=True).problems == []
+
+
+def test_real_jhmdb(data_root):
+    """Three of its tubes go on after their clips, two of them in this split."""
+    report = check_data(["jhmdb:split1_test"], root=data_root / "jhmdb", quick=True)
+    assert {problem.kind for problem in report.problems} <= {"short"}
+    assert len(report.notes) == 2 and all("/The_Slow_Clap_clap_u_" in note for note in report.notes)
 
 
 def test_what_cannot_be_checked(data):

@@ -143,3 +143,29 @@ def test_what_is_odd_is_noted():
     assert nothing.frame.at(0.5) == 0 and "no detection" in nothing.notes[-1]
     with pytest.raises(TubeletError, match="order 'best'; there are file, score"):
         evaluate_ava(columns(truth), columns(found), LABELS, order="best")
+    ones = evaluate_ava(columns(truth), columns(changed(found, 4, lambda score: 1.0)), LABELS)
+    assert any("every score is 1; is the last column, the scores, missing?" in note for note in ones.notes)
+    assert not any("every score" in note for note in evaluate_ava(columns(truth), columns(found), LABELS).notes)
+
+
+def test_boxes_that_are_all_empty_are_refused():
+    truth, found = scene(2)
+    for mirrored in (
+        (truth, changed(found, 2, lambda box: (8, 0, 0, 8))),
+        (changed(truth, 2, lambda box: (8, 0, 0, 8)), found),
+    ):
+        with pytest.raises(TubeletError, match="x1 < x2 and y1 < y2 are needed"):
+            evaluate_ava(*(columns(rows) for rows in mirrored), LABELS)
+
+
+def test_excluded_seconds_as_files_write_them():
+    truth, found = scene(1)
+    tables = [
+        evaluate_ava(columns(truth), columns(found), LABELS, excluded=given).frame.values
+        for given in ({("a", "0903")}, {("a", 903)}, ())
+    ]
+    np.testing.assert_array_equal(tables[0], tables[1])
+    assert not np.array_equal(tables[0], tables[2], equal_nan=True)
+    for wrong in (("a", "x"), ("a", 902.5), "a", ("a",)):
+        with pytest.raises(TubeletError, match=r"excluded are \(video, second\)"):
+            evaluate_ava(columns(truth), columns(found), LABELS, excluded=[wrong])

@@ -32,6 +32,11 @@ def test_columns_of_boxes_and_of_tubelets():
         ("path,frame,x1,y1,x2,y2,label\n", "needs a header with the columns path,frame,x1,y1,x2,y2,label,score"),
         (HEAD + "a,0,0,0,1,1,fly,1\n", "line 2 has the class 'fly', which is none of the 2"),
         (HEAD + "a,0,0,0,1,1,run,1\na,0,0,0,1,1,run,high\n", "line 3 needs a whole frame, four numbers and a score"),
+        (HEAD + "a,0,0,0,1,1,run\n", "line 2 has 7 columns, the header has 8"),
+        (HEAD + f"a,{'9' * 23},0,0,1,1,run,1\n", "line 2 has frame 99999999999999999999999"),
+        (HEAD + ",0,0,0,1,1,run,1\n", "line 2 has no path"),
+        (HEAD + "a,0,0,0,inf,1,run,1\n", "line 2 has the box"),
+        (HEAD + "a,0,0,0,1,1,run,nan\n", "line 2 has the score nan"),
     ],
 )
 def test_a_csv_that_is_none(tmp_path, text, sentence):
@@ -40,6 +45,14 @@ def test_a_csv_that_is_none(tmp_path, text, sentence):
         read_detections_csv(tmp_path / "a.csv", ["run", "walk"])
     with pytest.raises(TubeletError, match="no such file"):
         read_detections_csv(tmp_path / "b.csv", ["run", "walk"])
+
+
+def test_files_that_are_none(tmp_path):
+    (tmp_path / "latin").write_bytes(b"caf\xe9")
+    for name, sentence in (("latin", "not a file of text in UTF-8"), ("", "a folder; a file is needed")):
+        for read in (read_detections_csv, read_detect_json):
+            with pytest.raises(TubeletError, match=sentence):
+                read(tmp_path / name, ["run"])
 
 
 def test_what_detect_prints(tmp_path):
@@ -58,5 +71,11 @@ def test_what_detect_prints(tmp_path):
         read_detect_json(path, ["run"])
     for text in ("[]x", '[{"video": "a", "detections": [{"frame": 1}]}]', "3"):
         path.write_text(text)
+        with pytest.raises(TubeletError, match="not what `tubelet detect --json` prints"):
+            read_detect_json(path, ["run"])
+    action = {"label": "run", "score": 0.5}
+    for wrong in ({"frame": 10**23}, {"frame": "x"}, {"box": [1, 2, 3]}, {"box": [1, 2, 3, None]}, {"box": 3}):
+        one = {"frame": 8, "box": [1, 2, 30, 40], "actions": [action], **wrong}
+        path.write_text(json.dumps([{"video": "a", "detections": [one]}]))
         with pytest.raises(TubeletError, match="not what `tubelet detect --json` prints"):
             read_detect_json(path, ["run"])

@@ -1,5 +1,6 @@
 """The losses of detectors: matching, every term by hand, and batches without people or with too many."""
 
+import json
 import math
 
 import pytest
@@ -9,10 +10,12 @@ from tests.evaluation.people import people_model, videos
 from tests.tiny import moving, tiny_detector
 from tubelet.data import eval_loader
 from tubelet.data.datasets.keyframes import open_keyframes
+from tubelet.errors import TubeletError
 from tubelet.evaluation.people import look, measured, open_people
 from tubelet.models.evad import Predictions
 from tubelet.training.config import make_config
 from tubelet.training.detection import DetectionLoss, Target, Weights, losses, match, total
+from tubelet.training.make import open_clips
 from tubelet.training.tasks import DetectPeople
 
 SIZES = torch.tensor([[40.0, 80.0], [60.0, 60.0]])  # height, width
@@ -189,3 +192,36 @@ def test_the_judge_says_what_the_evaluation_says(judged):
     assert [row.frames for row in rows] == [[data[i].frame] for i in range(3)]
     assert 0 < figures["score"] < 1
     assert figures["score"] == pytest.approx(measured(dataset, rows, every=18).frame.at(0.5), abs=0.02)
+
+
+def test_val_has_the_classes_of_data(tmp_path):
+    head = "path,frame,x1,y1,x2,y2,label\n"
+    rows = [f"{number}.mp4,0,0,0,9,9,{label}\n" for number, label in enumerate(("clap", "run", "walk"))]
+    (tmp_path / "train.csv").write_text(head + "".join(rows))
+    (tmp_path / "val.csv").write_text(head + "".join(rows[1:]))
+    (tmp_path / "other.csv").write_text(head + rows[0].replace("clap", "fly"))
+    folder = tmp_path / "jhmdb"
+    folder.mkdir()
+    tubes = {
+        "clap/a": {"label": "clap", "tube": [[1, 1, 1, 9, 9]]},
+        "run/b": {"label": "run", "tube": [[1, 1, 1, 9, 9]]},
+    }
+    listed = {"labels": ["clap", "run"], "resolution_hw": [240, 320], "videos": tubes}
+    (folder / "tubes.json").write_text(json.dumps(listed))
+    (folder / "classes.txt").write_text("clap\nrun\n")
+    for split in ("train", "test"):
+        (folder / f"split1_{split}.csv").write_text("video,label\nclap/a.mp4,clap\nrun/b.mp4,run\n")
+
+    def opened(val, data=str(tmp_path / "train.csv")):
+        config = make_config({"task": "detect", "model": "evad_tiny", "data": data, "val": val, "steps": 1, "batch": 2})
+        labels = open_clips(config, train=True).labels
+        return open_clips(config, train=False, labels=labels)
+
+    val = opened(str(tmp_path / "val.csv"))
+    assert val.labels == ["clap", "run", "walk"] and val.targets == [1, 2]
+    with pytest.raises(TubeletError, match="line 2 has the class 'fly', which is none of the 3"):
+        opened(str(tmp_path / "other.csv"))
+    named = {"name": "jhmdb:split1_test", "root": str(folder)}
+    with pytest.raises(TubeletError, match="jhmdb:split1_test: has 2 classes, which are not the 3 of .*train.csv"):
+        opened(named)
+    assert opened(named, {**named, "name": "jhmdb:split1_train"}).labels == ["clap", "run"]

@@ -85,13 +85,20 @@ def print_report(report: Report) -> None:
     print_table("lrrrrr", header, rows, title)
     if not report.problems:
         print("No problem found.")
+        _print_some("notes", report.notes)
         return
     print()
     print_table("lr", ["problem", "count"], [[KINDS[kind], str(count)] for kind, count in report.counts.items()])
-    for kind, count in report.counts.items():
-        print(f"\n{KINDS[kind]}: {count}")
-        of_kind = [problem for problem in report.problems if problem.kind == kind]
-        for problem in of_kind[:SHOWN]:
-            print(f"  {problem.message}")
-        if count > SHOWN:
-            print(f"  ... and {count - SHOWN} more; --json lists all")
+    for kind in report.counts:
+        _print_some(KINDS[kind], [problem.message for problem in report.problems if problem.kind == kind])
+    _print_some("notes", report.notes)
+
+
+def _print_some(title: str, sentences: list[str]) -> None:
+    if not sentences:
+        return
+    print(f"\n{title}: {len(sentences)}")
+    for sentence in sentences[:SHOWN]:
+        print(f"  {sentence}")
+    if len(sentences) > SHOWN:
+        print(f"  ... and {len(sentences) - SHOWN} more; --json lists all")

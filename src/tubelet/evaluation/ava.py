@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from tubelet.data.datasets.ava import (
     AvaBoxes,
+    excluded_frames,
     pair_problems,
     read_ava_csv,
     read_ava_excluded,
@@ -89,7 +90,7 @@ def evaluate_ava(
     truth = truth if isinstance(truth, AvaBoxes) else read_ava_csv(truth)
     detections = detections if isinstance(detections, AvaBoxes) else read_ava_csv(detections, scored=True)
     names = label_map if isinstance(label_map, Mapping) else read_label_map(label_map)
-    without = excluded if not isinstance(excluded, (str, Path)) else read_ava_excluded(excluded)
+    without = read_ava_excluded(excluded) if isinstance(excluded, (str, Path)) else excluded_frames(excluded)
     notes = _check(truth, detections, names)
 
     truth, detections = _judged(truth, names, without), _judged(detections, names, without)
@@ -127,6 +128,8 @@ def _check(truth: AvaBoxes, detections: AvaBoxes, names: Mapping[int, str]) -> l
         if wrong:
             raise TubeletError(wrong[0])
         notes += odd
+    if len(detections) and (detections.scores == 1).all():
+        notes.append(f"{detections.source}: every score is 1; is the last column, the scores, missing?")
     return notes if len(detections) else [*notes, f"{detections.source}: no detection"]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tubelet.data.datasets.box_rows import FAR, FRAMES, read_box_rows
 from tubelet.data.datasets.listing import numbers_of
-from tubelet.data.datasets.tubes import COLUMNS, Tubes
+from tubelet.data.datasets.text import read_text
+from tubelet.data.datasets.tubes import Tubes
 from tubelet.errors import TubeletError
 
 
@@ -92,29 +93,14 @@ def read_detections_csv(path: str | Path, labels: Sequence[str]) -> Detections:
 
     Raises TubeletError that names the line of what is no such row.
     """
-    columns = (*COLUMNS, "score")
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            if not set(columns) <= set(reader.fieldnames or ()):
-                raise TubeletError(f"{path}: needs a header with the columns {','.join(columns)}")
-            rows = list(reader)
-    except FileNotFoundError:
-        raise TubeletError(f"{path}: no such file") from None
-    numbers = numbers_of([row["label"] for row in rows], labels)
-    frame, boxes, scores = [], [], []
-    for line, (row, number) in enumerate(zip(rows, numbers, strict=True), start=2):
-        if number is None:
-            raise TubeletError(
-                f"{path}: line {line} has the class {row['label']!r}, which is none of the {len(labels)}"
-            )
-        try:
-            frame.append(int(row["frame"]))
-            boxes.append([float(row[side]) for side in ("x1", "y1", "x2", "y2")])
-            scores.append(float(row["score"]))
-        except (TypeError, ValueError):
-            raise TubeletError(f"{path}: line {line} needs a whole frame, four numbers and a score") from None
-    return as_detections([row["path"] for row in rows], frame, [n for n in numbers if n is not None], boxes, scores)
+    _, rows = read_box_rows(path, labels, scored=True)
+    return as_detections(
+        [row.path for row in rows],
+        [row.frame for row in rows],
+        [row.label for row in rows],
+        [row.box for row in rows],
+        [row.score for row in rows],
+    )
 
 
 def read_detect_json(path: str | Path, labels: Sequence[str], names: Mapping[str, str] | None = None) -> Detections:
@@ -123,22 +109,17 @@ def read_detect_json(path: str | Path, labels: Sequence[str], names: Mapping[str
     names:  what the ground truth calls a video, where that is not the path it was given by
     """
     try:
-        listed = json.loads(Path(path).read_text(encoding="utf-8"))
-        rows = [
-            (
-                (names or {}).get(video["video"], video["video"]),
-                one["frame"],
-                action["label"],
-                one["box"],
-                action["score"],
-            )
-            for video in listed
+        rows: list[tuple[Any, ...]] = [
+            (_name(video["video"], names or {}), one["frame"], action["label"], one["box"], action["score"])
+            for video in json.loads(read_text(path))
             for one in video.get("detections", ())
             for action in one["actions"]
         ]
-    except FileNotFoundError:
-        raise TubeletError(f"{path}: no such file") from None
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        for video, frame, _, box, score in rows:
+            _check_numbers(video, frame, box, score)
+    except TubeletError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise TubeletError(
             f"{path}: not what `tubelet detect --json` prints ({type(error).__name__}: {error})"
         ) from None
@@ -148,3 +129,17 @@ def read_detect_json(path: str | Path, labels: Sequence[str], names: Mapping[str
         raise TubeletError(f"{path}: has the class {label!r}, which is none of the {len(labels)}")
     videos, frames, _, boxes, scores = ([row[at] for row in rows] for at in range(5))
     return as_detections(videos, frames, [n for n in known if n is not None], boxes, scores)
+
+
+def _name(given: Any, names: Mapping[str, str]) -> str:
+    if not isinstance(given, str):
+        raise TypeError(f"the name of a video is {given!r}")
+    return names.get(given, given)
+
+
+def _check_numbers(video: str, frame: Any, box: Any, score: Any) -> None:
+    if type(frame) is not int or not 0 <= frame < FRAMES:
+        raise TypeError(f"{video} has the frame {frame!r}")
+    numbers = [*box, score]
+    if len(box) != 4 or not all(type(number) in (int, float) and abs(number) <= FAR for number in numbers):
+        raise TypeError(f"{video} has the box {box!r} with score {score!r} at frame {frame}")

@@ -24,8 +24,12 @@ def test_rows_of_truth_with_and_without_persons_and_frames_without_people(tmp_pa
     assert boxes.videos == ("b", "clip") and boxes.video.tolist() == [1, 0] and boxes.second.tolist() == [902, 904]
     assert boxes.boxes.tolist() == [[0.1, 0.2, 0.5, 0.75], [-0.01, 0.2, 0.5, 1.02]] and boxes.label.tolist() == [12, 80]
     assert boxes.scores.tolist() == [1, 1] and boxes.frames() == {("clip", 902), ("b", 904)}
-    scored = read_ava_csv(tmp_path / "a.csv", scored=True)
-    assert scored.scores.tolist() == [1, 17]
+    with pytest.raises(TubeletError, match="line 4 has 8 columns, others have 7; needed: .*,score"):
+        read_ava_csv(tmp_path / "a.csv", scored=True)
+    (tmp_path / "a.csv").write_text(f"{ROW},0.5\nclip,903\n{ROW},0.25\n")
+    assert read_ava_csv(tmp_path / "a.csv", scored=True).scores.tolist() == [0.5, 0.25]
+    (tmp_path / "a.csv").write_text(f"{ROW}\n")
+    assert read_ava_csv(tmp_path / "a.csv", scored=True).scores.tolist() == [1]
 
 
 @pytest.mark.parametrize(
@@ -36,6 +40,11 @@ def test_rows_of_truth_with_and_without_persons_and_frames_without_people(tmp_pa
         ("clip,902.5,0.1,0.2,0.5,0.75,12", "line 2, column 2 has '902.5', a whole number is needed"),
         ("clip,0902,0.1,0.2,0.5,0.75,walk", "line 2, column 7 has 'walk', a whole number is needed"),
         ("clip,0902,0.1,nan,0.5,0.75,12", "line 2, column 4 has 'nan', a number is needed"),
+        ("a,hello", "line 2, column 2 has 'hello', a whole number is needed"),
+        ("a,902.5", "line 2, column 2 has '902.5', a whole number is needed"),
+        (f"clip,{'9' * 20},0.1,0.2,0.5,0.75,12", f"column 2 has '{'9' * 20}', a whole number below 2147483648 is"),
+        ("clip,902,0.1,0.2,0.5,0.75,-9000000000", "column 7 has '-9000000000', a whole number below 2147483648 is"),
+        ("a" * 140000 + ",0902,0.1,0.2,0.5,0.75,12", "line 2 is no row of a csv (field larger"),
         (f"{ROW},high", "line 2, column 8 has 'high', a number is needed"),
     ],
 )
@@ -70,17 +79,48 @@ def test_label_maps_of_both_forms(tmp_path):
     for text, sentence in (
         ("", "needs entries such as"),
         ('item { name: "a" id: 1 } item { name: "b" id: 1 }', "the id 1"),
+        (f'item {{ name: "a" id: {"9" * 20} }}', "the id of 'a' is not below 2147483648"),
     ):
         path.write_text(text)
         with pytest.raises(TubeletError, match=sentence):
             read_label_map(path)
     (tmp_path / "excluded.csv").write_text("a,0902\nb,1000\n")
     assert read_ava_excluded(tmp_path / "excluded.csv") == {("a", 902), ("b", 1000)}
-    (tmp_path / "excluded.csv").write_text("a\n")
-    with pytest.raises(TubeletError, match="rows of video,second"):
-        read_ava_excluded(tmp_path / "excluded.csv")
-    with pytest.raises(TubeletError, match="no such file"):
-        read_label_map(tmp_path / "none.pbtxt")
+    for text in ("a\n", "a,hello\n", f"a,{'9' * 20}\n"):
+        (tmp_path / "excluded.csv").write_text(text)
+        with pytest.raises(TubeletError, match="rows of video,second"):
+            read_ava_excluded(tmp_path / "excluded.csv")
+    for read in (read_label_map, read_ava_excluded):
+        with pytest.raises(TubeletError, match="no such file"):
+            read(tmp_path / "none.pbtxt")
+
+
+def test_what_is_commented_out_of_a_label_map_is_no_class(tmp_path):
+    path = tmp_path / "map.pbtxt"
+    path.write_text(
+        '# item { name: "sit" id: 1 }\nitem { name: "run #2" id: 2 } # was "jog"\n'
+        "item {\n  name: 'it is' # \"quoted\"\n  # id: 4\n  id: 3\n}\n"
+    )
+    assert read_label_map(path) == {2: "run #2", 3: "it is"}
+
+
+def test_a_first_row_in_any_way_of_writing_numbers_is_one_of_ava(tmp_path):
+    path = tmp_path / "a.csv"
+    for row, expected in (
+        ("clip,0902,1e-05,.2,+0.5,0.75,12", True),
+        ("clip,903\nclip,0902,1e-05,2E-1,0.5,0.75,12,1", True),
+        ("clip,0902,nan,0.2,0.5,0.75,12", False),
+        ("path,frame,x1,y1,x2,y2,label", False),
+        ("clip,0902,0.1,0.2,0.5,0.75", False),
+    ):
+        path.write_text(row + "\n")
+        assert is_ava(str(path)) == expected
+
+
+def test_boxes_that_are_all_empty_are_of_no_use():
+    boxes = ava_boxes(["a", "a"], [902, 903], [[0.5, 0.1, 0.4, 0.2], [0.9, 0.1, 0.1, 0.2]], [1, 1])
+    (wrong,), odd = row_problems(boxes)
+    assert "2 of 2 boxes empty, such as [0.5, 0.1, 0.4, 0.2]; x1 < x2 and y1 < y2 are needed" in wrong and odd == []
 
 
 def test_real_samples(data_root):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tubelet.data.datasets import Tube, Tubes, find_splits, open_dataset, read_boxes_csv, write_boxes_csv
+from tubelet.data.datasets.keyframes import people
 from tubelet.data.datasets.registry import disjoint_pairs
 from tubelet.data.datasets.tubes import read_jhmdb_tubes, read_ucf24_tubes
 from tubelet.errors import TubeletError
@@ -186,6 +187,46 @@ def test_boxes_come_back_from_csv(tmp_path):
     assert (second.label, second.frames.tolist(), second.person) == (0, [9], "7")
 
 
+def test_written_boxes_are_pixels_of_each_video(tmp_path):
+    path, box = tmp_path / "boxes.csv", torch.tensor([[10.0, 20, 40, 60]])
+    tubes = Tubes(["run"], (320, 240), {name: [Tube(0, torch.tensor([4]), box)] for name in ("run/a", "run/b")})
+    for given, words in (
+        ({}, "boxes are pixels of 320 x 240 pictures, .*: sizes has no 'run/a'"),
+        ({"sizes": {"run/a": (640, 240)}}, "sizes has no 'run/b'"),
+        ({"sizes": dict.fromkeys(tubes.videos, (320, 240)), "paths": {"run/a": "a.avi"}}, "paths has no 'run/b'"),
+    ):
+        with pytest.raises(TubeletError, match=words):
+            write_boxes_csv(path, tubes, **given)
+    assert not path.exists()
+    sizes, paths = {"run/a": (640, 240), "run/b": (160, 480)}, {name: f"videos/{name}.avi" for name in tubes.videos}
+    write_boxes_csv(path, tubes, sizes=sizes, paths=paths)
+    again = read_boxes_csv(path).videos
+    assert {name: found[0].boxes.tolist() for name, found in again.items()} == {
+        "videos/run/a.avi": [[20, 20, 80, 60]],
+        "videos/run/b.avi": [[5, 40, 20, 120]],
+    }
+
+
+def test_written_boxes_keep_people_apart_and_their_actions_together(tmp_path):
+    one, two = torch.tensor([[1.0, 2, 30, 40]] * 3), torch.tensor([[50.0, 2, 80, 40]] * 3)
+    frames = torch.arange(3)
+    tubes = [
+        Tube(0, frames, one),
+        Tube(1, frames[1:], one[1:]),  # also of the first person
+        Tube(0, frames, two),
+        Tube(1, frames[:1], two[:1], "0"),  # said to be another
+        Tube(0, frames[2:], one[2:]),  # twice the same: of no person that has it
+    ]
+    write_boxes_csv(tmp_path / "boxes.csv", Tubes(["run", "walk"], None, {"a.mp4": tubes}))
+    again = read_boxes_csv(tmp_path / "boxes.csv").videos["a.mp4"]
+    assert [tube.person for tube in again] == ["1", "1", "2", "0", "3"]
+    boxes, actions = people(again[:3], 1, 2)
+    assert torch.equal(boxes, people(tubes[:3], 1, 2)[0]) and actions.tolist() == [[1, 1], [1, 0]]
+
+
+HEAD = "path,frame,x1,y1,x2,y2,label\n"
+
+
 @pytest.mark.parametrize(
     ("row", "words"),
     [
@@ -193,12 +234,69 @@ def test_boxes_come_back_from_csv(tmp_path):
         ("a.mp4,-1,0,0,5,9,run", "frame >= 0"),
         ("a.mp4,0,0,0,x,9,run", "four numbers"),
         ("a.mp4,0,0,0,5,9,fly", "'fly', which is none of the 1"),
+        ("a.mp4,0,0,0,5,9", "line 2 has 6 columns, the header has 7"),
+        ("a.mp4,0,0,0,5,9,run,1", "line 2 has 8 columns, the header has 7"),
+        (f"a.mp4,{'9' * 23},0,0,5,9,run", "line 2 has frame 99999999999999999999999; needed"),
+        (f"a.mp4,{'9' * 5000},0,0,5,9,run", "a whole frame"),
+        (",0,0,0,5,9,run", "line 2 has no path"),
+        ("a.mp4,0,0,0,5,9,", "line 2 has no label"),
+        ("a.mp4,0,0,0,inf,9,run", "line 2 has the box .*inf"),
+        ("a.mp4,0,nan,0,5,9,run", "line 2 has the box .*nan"),
+        ("a.mp4,0,0,0,1e39,9,run", "needed: pixels, at most 1000000"),
+        (f"{'a' * 140000},0,0,0,5,9,run", "line 2 is no row of a csv"),
     ],
 )
 def test_boxes_that_are_wrong(tmp_path, row, words):
-    (tmp_path / "boxes.csv").write_text(f"path,frame,x1,y1,x2,y2,label\n{row}\n")
+    (tmp_path / "boxes.csv").write_text(f"{HEAD}{row}\n")
     with pytest.raises(TubeletError, match=words):
         read_boxes_csv(tmp_path / "boxes.csv", ["run"])
+
+
+def test_rows_are_checked_before_classes_are_found(tmp_path):
+    path = tmp_path / "boxes.csv"
+    for row, words in (
+        ("a.mp4,0,0,0,5,9", "6 columns"),
+        ("a.mp4,0,0,0,5,9,1000000", "line 2 has the class 1000000; needed: names, or numbers from 0 below 10000"),
+        (f"a.mp4,0,0,0,5,9,{'9' * 5000}", "line 2 has the class 9{24}"),
+    ):
+        path.write_text(f"{HEAD}{row}\n")
+        with pytest.raises(TubeletError, match=words):
+            read_boxes_csv(path)
+    path.write_text(f"{HEAD}a.mp4,0,0,0,5,9,1\n")
+    assert read_boxes_csv(path).labels == ["0", "1"]
+
+
+def test_two_people_doing_one_thing_need_the_column_person(tmp_path):
+    path = tmp_path / "boxes.csv"
+    path.write_text(f"{HEAD}a.mp4,3,0,0,5,9,run\na.mp4,3,0,0,5,9,walk\n\na.mp4,3,20,0,25,9,run\na.mp4,3,0,0,5,9,run\n")
+    words = (
+        r"lines 2 and 5 give a.mp4 two boxes of one class at frame 3; two people need the column person \(and 1 more"
+    )
+    with pytest.raises(TubeletError, match=words):
+        read_boxes_csv(path)
+    head = f"{HEAD.strip()},person\n"
+    path.write_text(f"{head}a.mp4,3,0,0,5,9,run,1\na.mp4,3,20,0,25,9,run,1\n")
+    with pytest.raises(TubeletError, match="lines 2 and 3 give the person '1' of a.mp4 two boxes"):
+        read_boxes_csv(path)
+    path.write_text(f"{head}a.mp4,3,0,0,5,9,run,1\na.mp4,3,20,0,25,9,run,2\n")
+    assert [tube.boxes[0, 0] for tube in read_boxes_csv(path).videos["a.mp4"]] == [0, 20]
+
+
+def test_files_of_boxes_that_are_none(tmp_path):
+    (tmp_path / "latin.csv").write_bytes(f"{HEAD}café.mp4,0,0,0,5,9,run\n".encode("latin-1"))
+    (tmp_path / "twice.csv").write_text(f"{HEAD.strip()},frame\na.mp4,0,0,0,5,9,run,0\n")
+    (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "head.csv").write_text(HEAD)
+    for name, words in (
+        ("none.csv", "no such file"),
+        ("latin.csv", "not a file of text in UTF-8"),
+        ("", "a folder; a file is needed"),
+        ("twice.csv", "a column stands twice"),
+        ("empty.csv", "needs a header with the columns path,frame"),
+        ("head.csv", "no row"),
+    ):
+        with pytest.raises(TubeletError, match=words):
+            read_boxes_csv(tmp_path / name)
 
 
 def test_splits_that_may_share_no_clip():

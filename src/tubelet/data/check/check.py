@@ -8,12 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median_low
 
+from tubelet.data.check.boxes import named_tubes, of_annotation, of_end, of_pictures
 from tubelet.data.check.leaks import find_duplicates, find_leaks
 from tubelet.data.check.probe import Probe, probe_all
 from tubelet.data.check.problems import KINDS, Problem, Report, SplitCounts
+from tubelet.data.datasets.box_rows import read_box_rows, second_boxes
 from tubelet.data.datasets.listing import Listing, Record
 from tubelet.data.datasets.registry import SCENES, disjoint_pairs, find_splits, split_name
-from tubelet.data.datasets.tubes import Tubes, read_boxes_csv
+from tubelet.data.datasets.tubes import Tubes, tubes_of_rows
 from tubelet.errors import TubeletError
 
 
@@ -27,7 +29,8 @@ def check_data(
     workers: int = 1,
     begin: Callable[[int], Callable[[], None]] = lambda videos: lambda: None,
 ) -> Report:
-    """Looks for broken, damaged and too short videos, wrong class counts, and leaks between splits.
+    """Looks for broken, damaged and too short videos, wrong class counts, leaks between splits, and the tubes of data
+    sets by name: videos without one, and boxes outside of the picture.
 
     data:     a name with or without split, a folder or a csv; several are splits of one data set
     root:     see `open_dataset`
@@ -37,11 +40,15 @@ def check_data(
 
     Raises TubeletError for what is no data set.
     """
-    splits = _splits(data, root)
+    splits, tubes = _splits(data, root)
     paths = list(dict.fromkeys(record.path for listing in splits.values() for record in listing.records))
     probes = probe_all(paths, quick=quick, workers=workers, advance=begin(len(paths)))
     problems = [problem for listing in splits.values() for problem in _of_split(listing, probes, frames)]
     problems += _of_classes(splits, classes)
+    notes: list[str] = []
+    for split, annotation in tubes.items():
+        wrong, odd = of_annotation(splits[split], annotation, probes)
+        problems, notes = problems + wrong, notes + odd
     for a, b in disjoint_pairs(list(splits)):
         problems += find_leaks(splits[a], splits[b], probes)
     return Report(
@@ -50,6 +57,7 @@ def check_data(
         videos=len(paths),
         splits=[_counts(listing, probes) for listing in splits.values()],
         problems=_worst_first(problems),
+        notes=list(dict.fromkeys(notes)),
     )
 
 
@@ -61,14 +69,20 @@ def check_boxes(
     workers: int = 1,
     begin: Callable[[int], Callable[[], None]] = lambda videos: lambda: None,
 ) -> Report:
-    """The same for a csv of boxes: its videos, and boxes outside of their picture or after their last frame."""
-    tubes = read_boxes_csv(path)
+    """The same for a csv of boxes: its videos, and boxes outside of their picture, after their last frame, or where one
+    person has two. Raises TubeletError that names the line of what is no row."""
+    labels, rows = read_box_rows(path)
+    if not rows:
+        raise TubeletError(f"{path}: has a header and no row")
+    tubes = tubes_of_rows(labels, rows)
     names = {name: Path(root or path.parent) / name for name in tubes.videos}
     probes = probe_all(list(names.values()), quick=quick, workers=workers, advance=begin(len(names)))
-    problems = [problem for name, file in names.items() for problem in _of_file(path.stem, name, probes[file])]
+    problems = [Problem("box", path.stem, "", sentence) for sentence in second_boxes(path, rows)]
+    problems += [problem for name, file in names.items() for problem in _of_file(path.stem, name, probes[file])]
     for name, file in names.items():
         if not probes[file].error:
-            problems += _of_boxes(path.stem, name, tubes, probes[file])
+            problems += of_end(path.stem, name, tubes.videos[name], probes[file])
+            problems += of_pictures(path.stem, name, tubes.videos[name], (probes[file].width, probes[file].height))
     records = [Record(file, tube.label, name) for name, file in names.items() for tube in tubes.videos[name][:1]]
     listing = Listing(path.stem, tubes.labels, records)
     return Report(str(path), len(tubes.labels), len(names), [_counts(listing, probes)], _worst_first(problems))
@@ -83,10 +97,12 @@ def is_boxes(data: str) -> bool:
         return {"x1", "frame"} <= {cell.strip() for cell in file.readline().split(",")}
 
 
-def _splits(data: Sequence[str], root: str | Path | None) -> dict[str, Listing]:
+def _splits(data: Sequence[str], root: str | Path | None) -> tuple[dict[str, Listing], dict[str, Tubes]]:
+    """The splits by name, and the tubes of those that have some."""
     if twice := next((one for one in data if list(data).count(one) > 1), None):
         raise TubeletError(f"{twice}: given twice; each split is needed once")
     found: dict[str, Listing] = {}
+    annotated: dict[str, Tubes] = {}
     for one in data:
         name, split = split_name(one)
         if name in SCENES:
@@ -94,11 +110,13 @@ def _splits(data: Sequence[str], root: str | Path | None) -> dict[str, Listing]:
         listings = find_splits(name, root=root)
         if split is not None and split not in listings:
             raise TubeletError(f"{name}: no split {split!r}; there are {', '.join(listings)}")
+        tubes = named_tubes(name, root)
         for key, listing in listings.items():
             if split in (None, key):
                 unique = listing.name if listing.name not in found else f"{name}:{listing.name}"
                 found[unique] = replace(listing, name=unique)
-    return found
+                annotated |= {unique: tubes} if tubes is not None else {}
+    return found, annotated
 
 
 def _of_split(listing: Listing, probes: dict[Path, Probe], frames: int) -> list[Problem]:
@@ -151,25 +169,6 @@ def _of_classes(splits: dict[str, Listing], classes: int | None) -> list[Problem
             )
             sentence = f"{first[0]} and {split} number their classes differently ({what}); write a classes.txt"
             problems.append(Problem("class-count", f"{first[0]}, {split}", "", sentence))
-    return problems
-
-
-def _of_boxes(split: str, name: str, tubes: Tubes, one: Probe) -> list[Problem]:
-    problems = []
-    for tube in tubes.videos[name]:
-        late = tube.frames[tube.frames >= one.frames].tolist()
-        if late:
-            sentence = f"{name}: a box at frame {late[0]}, the last is {one.frames - 1}"
-            problems.append(Problem("box", split, name, sentence))
-        left, top, right, bottom = tube.boxes.unbind(1)
-        outside = (right <= 0) | (bottom <= 0) | (left >= one.width) | (top >= one.height)
-        if outside.any():
-            frame, box = int(tube.frames[outside][0]), tube.boxes[outside][0].tolist()
-            sentence = f"{name}: the box {box} at frame {frame} is outside of the {one.width} x {one.height} picture"
-            problems.append(Problem("box", split, name, sentence))
-        if bool((tube.boxes <= 1).all()):
-            sentence = f"{name}: its boxes are shares of the picture, it seems; pixels are needed"
-            problems.append(Problem("box", split, name, sentence))
     return problems
 
 

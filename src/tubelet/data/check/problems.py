@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 KINDS = {  # kind: what it is called in the report
@@ -47,13 +47,16 @@ class SplitCounts:
 
 @dataclass(frozen=True)
 class Report:
-    """data: as it was asked for;  classes: in its list;  videos: files looked at;  problems: the worst first."""
+    """data: as it was asked for;  classes: in its list;  videos: files looked at;  problems: the worst first
+    notes:  sentences on what is odd about the published data and no problem
+    """
 
     data: str
     classes: int
     videos: int
     splits: list[SplitCounts]
     problems: list[Problem]
+    notes: list[str] = field(default_factory=list)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -70,4 +73,5 @@ class Report:
             "counts": self.counts,
             "splits": [asdict(split) for split in self.splits],
             "problems": [asdict(problem) for problem in self.problems],
+            "notes": self.notes,
         }

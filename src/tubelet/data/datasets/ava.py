@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -17,9 +17,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tubelet.data.datasets.text import csv_rows, read_text
 from tubelet.errors import TubeletError
 
 SHARE = 1.5  # a side above it is no share of the picture, however far the box reaches out of it
+
+WHOLE = 2**31  # seconds and labels are below it
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +86,7 @@ def ava_boxes(
 
 
 def read_ava_csv(path: str | Path, *, scored: bool = False) -> AvaBoxes:
-    """Ground truth, or if `scored` detections, whose eighth column is the score (1 where there is none).
+    """Ground truth, or if `scored` detections, whose eighth column is the score (1 where no row has one).
 
     Raises TubeletError that names the line of what is no such row.
     """
@@ -91,11 +94,12 @@ def read_ava_csv(path: str | Path, *, scored: bool = False) -> AvaBoxes:
     rows = _rows(path)
     people = [row for row in rows if len(row) != 2]  # a row of two: a frame without people
     try:
-        if any(len(row) not in (7, 8) for row in people):
+        if any(len(row) not in (7, 8) for row in people) or (scored and len({len(row) for row in people}) > 1):
             raise ValueError
         numbers = np.array([row[1:7] for row in people], np.float64).reshape(-1, 6)
         scores = np.array([row[7] if scored and len(row) == 8 else 1 for row in people], np.float64)
-        if not (np.isfinite(numbers).all() and np.isfinite(scores).all() and (numbers[:, [0, 5]] % 1 == 0).all()):
+        whole = [numbers[:, 0], numbers[:, 5], np.array([row[1] for row in rows if len(row) == 2], np.float64)]
+        if not (np.isfinite(numbers).all() and np.isfinite(scores).all() and all(_whole(one).all() for one in whole)):
             raise ValueError
     except ValueError:
         raise TubeletError(_bad_row(path, scored)) from None
@@ -114,24 +118,41 @@ def write_ava_csv(path: str | Path, boxes: AvaBoxes, *, scored: bool = False) ->
 
 def read_ava_excluded(path: str | Path) -> set[tuple[str, int]]:
     """The (video, second) that are not judged: rows of video,second."""
-    path = Path(path)
+    rows = _rows(Path(path))
     try:
-        return {(video, int(second)) for video, second in _rows(path)}
+        return excluded_frames((video, second) for video, second in rows)
     except ValueError:
         raise TubeletError(f"{path}: needs rows of video,second") from None
+
+
+def excluded_frames(frames: Iterable[tuple[str, int | str]]) -> set[tuple[str, int]]:
+    """(video, second) with seconds as numbers; "0902" is one. Raises TubeletError for what is no such pair."""
+    found = set()
+    for frame in frames:
+        try:
+            video, second = frame
+            if not _whole(np.array([second], np.float64)).all():
+                raise ValueError
+        except (TypeError, ValueError):
+            raise TubeletError(f"excluded are (video, second), such as ('a', 902); got {frame!r}") from None
+        found.add((str(video), int(float(second))))
+    return found
 
 
 def read_label_map(path: str | Path) -> dict[int, str]:
     """id -> name, in order, of a pbtxt with entries `item {name: "" id: 1}` or `label {name: "" label_id: 1 ...}`."""
     path = Path(path)
-    text = "\n".join(line.partition("#")[0] if '"' not in line else line for line in _text(path).splitlines())
+    # Comments end with their line; a # between quotes begins none.
+    text = re.sub(r"""("[^"\n]*"|'[^'\n]*')|#[^\n]*""", lambda found: found[1] or "", read_text(path))
     found: dict[int, str] = {}
     for entry in re.findall(r"\b(?:item|label)\s*:?\s*\{(.*?)\}", text, re.DOTALL):
         name = re.search(r"""\bname\s*:\s*(["'])(.*?)\1""", entry)
         number = re.search(r"\b(?:label_)?id\s*:\s*(\d+)", entry)
         if name is None or number is None:
             raise TubeletError(f"{path}: the entry {' '.join(entry.split())!r} needs a name and an id")
-        if (key := int(number[1])) in found:
+        if len(number[1].lstrip("0")) > len(str(WHOLE)) or (key := int(number[1])) >= WHOLE:
+            raise TubeletError(f"{path}: the id of {name[2]!r} is not below {WHOLE}")
+        if key in found:
             raise TubeletError(f"{path}: the id {key} stands for {found[key]!r} and for {name[2]!r}")
         found[key] = name[2]
     if not found:
@@ -144,7 +165,10 @@ def is_ava_csv(path: Path) -> bool:
     with open(path, encoding="utf-8-sig", errors="replace") as file:
         rows = (line.strip().split(",") for line in file)
         cells = next((row for row in rows if len(row) != 2), [])
-    return len(cells) in (7, 8) and all(re.fullmatch(r"\s*-?\d*\.?\d+\s*", cell) for cell in cells[1:])
+    try:
+        return len(cells) in (7, 8) and bool(np.isfinite(np.array(cells[1:], np.float64)).all())
+    except ValueError:
+        return False
 
 
 def row_problems(boxes: AvaBoxes, labels: Collection[int] | None = None) -> tuple[list[str], list[str]]:
@@ -168,10 +192,11 @@ def row_problems(boxes: AvaBoxes, labels: Collection[int] | None = None) -> tupl
         )
     empty = _empty(boxes)
     if empty.any():
+        told = wrong if empty.all() else odd
         row, corners = boxes.boxes[empty][0].tolist(), "x1 < x2 and y1 < y2"
         size = boxes.boxes[empty][:, 2:] + boxes.boxes[empty][:, :2]
         hint = "; x, y, width, height instead of corners?" if empty.mean() > 0.2 and (size <= SHARE).all() else ""
-        odd.append(f"{boxes.source}: {_count(empty)} empty, such as {row}; {corners} are needed{hint}")
+        told.append(f"{boxes.source}: {_count(empty)} empty, such as {row}; {corners} are needed{hint}")
     if ((boxes.scores < 0) | (boxes.scores > 1)).any():
         bounds = f"{boxes.scores.min():g} to {boxes.scores.max():g}"
         odd.append(f"{boxes.source}: scores are from {bounds}, not 0 to 1; is the last column the number of a person?")
@@ -232,6 +257,11 @@ def _time_hint(here: list[int], there: list[int]) -> str:
     return ""
 
 
+def _whole(numbers: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which are whole numbers that a second or label can be; nan and infinity are none."""
+    return (np.abs(numbers) < WHOLE) & (numbers % 1 == 0)
+
+
 def _empty(boxes: AvaBoxes) -> NDArray[np.bool_]:
     return (boxes.boxes[:, 2] <= boxes.boxes[:, 0]) | (boxes.boxes[:, 3] <= boxes.boxes[:, 1])
 
@@ -252,34 +282,30 @@ def _some(names: Sequence[object] | NDArray) -> str:
     return ", ".join(map(str, names[:3])) + (", ..." if len(names) > 3 else "")
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise TubeletError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError):
-        raise TubeletError(f"{path}: not a file of text in UTF-8") from None
-
-
 def _rows(path: Path) -> list[list[str]]:
-    return [row for row in csv.reader(_text(path).splitlines()) if row]
+    return [row for _, row in csv_rows(path)]
 
 
 def _bad_row(path: Path, scored: bool) -> str:
     """The first line that is none, told slowly."""
     needed = f"video,second,x1,y1,x2,y2,label{',score' if scored else '[,person]'}"
-    for line, row in enumerate(csv.reader(_text(path).splitlines()), start=1):
-        cells = chain(row[1:7], row[7:8] if scored else ())
-        if len(row) in (0, 2):
-            continue
-        if len(row) not in (7, 8):
+    columns = 0
+    for line, row in csv_rows(path):
+        if len(row) not in (2, 7, 8):
             return f"{path}: line {line} has {len(row)} columns; needed: {needed}"
+        cells = chain(row[1:7], row[7:8] if scored else ())
         for column, cell in enumerate(cells, start=2):
             try:
                 value = float(cell)
             except ValueError:
                 value = np.nan
-            if not np.isfinite(value) or (column in (2, 7) and value % 1):
-                kind = "a whole number" if column in (2, 7) else "a number"
-                return f"{path}: line {line}, column {column} has {cell!r}, {kind} is needed; {needed}"
+            whole = column in (2, 7)
+            if not np.isfinite(value) or (whole and not _whole(np.array([value]))[0]):
+                kind = "a whole number" if whole else "a number"
+                most = f" below {WHOLE}" if abs(value) >= WHOLE else ""
+                return f"{path}: line {line}, column {column} has {cell!r}, {kind}{most} is needed; {needed}"
+        if scored and len(row) > 2:
+            if columns and len(row) != columns:
+                return f"{path}: line {line} has {len(row)} columns, others have {columns}; needed: {needed}"
+            columns = len(row)
     return f"{path}: needs rows of {needed}"

@@ -10,18 +10,17 @@ import csv
 import gzip
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tubelet.data.datasets.listing import found_labels, numbers_of
+from tubelet.data.datasets.box_rows import COLUMNS, BoxRow, read_box_rows, second_boxes
 from tubelet.errors import TubeletError
-
-COLUMNS = ("path", "frame", "x1", "y1", "x2", "y2", "label")
 
 
 @dataclass(frozen=True)
@@ -83,30 +82,22 @@ def read_boxes_csv(path: Path, labels: Sequence[str] | None = None) -> Tubes:
     """One's own boxes: a csv with the columns path,frame,x1,y1,x2,y2,label[,person]; a row a box and action.
 
     Rows of one path, person and label make a tube. The class list is `labels`, else the labels found, sorted.
-    Raises TubeletError that names the line if a column is missing, a number is none, a box is empty or a label unknown.
+    Raises TubeletError that names the line of a row that is none, or of an unknown class, or that gives one person
+    doing one action a second box in a frame.
     """
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except FileNotFoundError:
-        raise TubeletError(f"{path}: no such file") from None
-    if not rows or not set(COLUMNS) <= set(rows[0]):
-        raise TubeletError(f"{path}: needs rows under a header with the columns {','.join(COLUMNS)}[,person]")
-    known = list(labels) if labels is not None else found_labels([row["label"] for row in rows])
-    numbers = numbers_of([row["label"] for row in rows], known)
-    found: dict[str, dict[tuple[str, int], dict[int, list[float]]]] = defaultdict(lambda: defaultdict(dict))
-    for line, (row, number) in enumerate(zip(rows, numbers, strict=True), start=2):
-        if number is None:
-            raise TubeletError(f"{path}: line {line} has the class {row['label']!r}, which is none of the {len(known)}")
-        try:
-            frame, box = int(row["frame"]), [float(row[side]) for side in ("x1", "y1", "x2", "y2")]
-        except (ValueError, TypeError):
-            raise TubeletError(f"{path}: line {line} needs a whole frame and four numbers for the box") from None
-        if frame < 0 or not (box[0] < box[2] and box[1] < box[3]):
-            raise TubeletError(
-                f"{path}: line {line} has frame {frame}, box {box}; needed: x1 < x2, y1 < y2, frame >= 0"
-            )
-        found[row["path"]][row.get("person") or "", number][frame] = box
+    known, rows = read_box_rows(path, labels)
+    if not rows:
+        raise TubeletError(f"{path}: has a header and no row")
+    if twice := second_boxes(path, rows):
+        raise TubeletError(f"{twice[0]}{f' (and {len(twice) - 1} more: tubelet check-data)' if twice[1:] else ''}")
+    return tubes_of_rows(known, rows)
+
+
+def tubes_of_rows(labels: list[str], rows: Sequence[BoxRow]) -> Tubes:
+    """The tubes of one's own boxes; of two boxes of one person and action in a frame (`second_boxes`) the last."""
+    found: dict[str, dict[tuple[str, int], dict[int, tuple[float, ...]]]] = defaultdict(lambda: defaultdict(dict))
+    for row in rows:
+        found[row.path][row.person, row.label][row.frame] = row.box
     videos = {
         name: [
             Tube(label, torch.tensor(sorted(boxes)), torch.tensor([boxes[frame] for frame in sorted(boxes)]), person)
@@ -114,19 +105,69 @@ def read_boxes_csv(path: Path, labels: Sequence[str] | None = None) -> Tubes:
         ]
         for name, tubes in found.items()
     }
-    return Tubes(known, None, videos)
+    return Tubes(labels, None, videos)
 
 
-def write_boxes_csv(path: Path, tubes: Tubes) -> None:
-    """Writes tubes in the format of one's own boxes, so that every data set of boxes can be read as one."""
-    with open(path, "w", newline="") as file:
+def write_boxes_csv(
+    path: Path,
+    tubes: Tubes,
+    *,
+    sizes: Mapping[str, tuple[int, int]] | None = None,
+    paths: Mapping[str, str] | None = None,
+) -> None:
+    """Writes tubes in the format of one's own boxes, so that every data set of boxes can be read as one.
+
+    sizes:  (width, height) of each video by its name, needed where boxes are pixels of pictures of `tubes.size`
+    paths:  what to call each video instead of its name, such as "Biking/v_Biking_g01_c01.avi"
+
+    Raises TubeletError where the size or the path of a video is missing.
+    """
+    sizes = sizes or {}
+    if tubes.size is not None and (missing := [name for name in tubes.videos if name not in sizes]):
+        raise TubeletError(
+            f"boxes are pixels of {tubes.size[0]} x {tubes.size[1]} pictures, and the csv needs those of the videos: "
+            f"sizes has no {missing[0]!r}"
+        )
+    if paths is not None and (missing := [name for name in tubes.videos if name not in paths]):
+        raise TubeletError(f"paths has no {missing[0]!r}")
+    with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow([*COLUMNS, "person"])
         for name, found in tubes.videos.items():
-            for number, tube in enumerate(found):
-                for frame, box in zip(tube.frames.tolist(), tube.boxes.tolist(), strict=True):
-                    person = tube.person or number
-                    writer.writerow([name, frame, *(f"{side:g}" for side in box), tubes.labels[tube.label], person])
+            scale = torch.ones(4)
+            if tubes.size is not None:
+                scale = torch.tensor(sizes[name] * 2) / torch.tensor(tubes.size * 2)
+            for tube, person in zip(found, _persons(found), strict=True):
+                for frame, box in zip(tube.frames.tolist(), (tube.boxes * scale).tolist(), strict=True):
+                    sides = [f"{side:g}" for side in box]
+                    writer.writerow([paths[name] if paths else name, frame, *sides, tubes.labels[tube.label], person])
+
+
+def _persons(tubes: Sequence[Tube]) -> list[str]:
+    """Whose each tube is: a nameless one is of the person who has the same boxes on all the frames they share."""
+    given = {tube.person for tube in tubes}
+    free = (name for name in map(str, count()) if name not in given)
+    people: dict[str, list[Tube]] = {}
+    persons = []
+    for tube in tubes:
+        same = (name for name, others in people.items() if name not in given and _is_one(tube, others))
+        person = tube.person or next(same, None) or next(free)
+        people.setdefault(person, []).append(tube)
+        persons.append(person)
+    return persons
+
+
+def _is_one(tube: Tube, others: Sequence[Tube]) -> bool:
+    """Whether one person can do all of it: where frames are shared so are the boxes, and there are some."""
+    shared = False
+    for other in others:
+        here, there = torch.isin(tube.frames, other.frames), torch.isin(other.frames, tube.frames)
+        if not here.any():
+            continue
+        if tube.label == other.label or not torch.equal(tube.boxes[here], other.boxes[there]):
+            return False
+        shared = True
+    return shared
 
 
 class _saying:
