@@ -61,7 +61,12 @@ def test_clips_around_key_frames_are_those_of_training(dataset):
 def perfect(row, dataset, proposals=3):
     """The row of a detector that finds the person, and nobody with its other proposals."""
     tube = dataset.videos[row.index][1][0]
-    box = [tube.boxes[int((tube.frames == frame).nonzero())].tolist() for frame in row.frames]
+    whole = dict(
+        pair
+        for one in dataset.videos[row.index][1]
+        for pair in zip(one.frames.tolist(), one.boxes.tolist(), strict=True)
+    )
+    box = [whole[frame] for frame in row.frames]
     frames = len(row.frames)
     nobody = [[0.0, 0.0, 9.0, 9.0]] * (proposals - 1)
     action = [float(label == tube.label) for label in range(len(LABELS))]
@@ -85,33 +90,47 @@ def test_a_detector_that_is_right_reaches_one(model, dataset, every, rule):
         assert measured(dataset, late, every=every, rule=rule).frame.at(0.5) < 0.9
 
 
-@pytest.mark.parametrize("gap", [range(0), range(6, 14)])
-def test_every_frame_gives_the_published_numbers(model, boxes, gap):
-    """With every=1, what evaluate_tubes says of the same boxes under their own frame numbers."""
+def without(boxes, name, kept, person=lambda frame: ""):
+    """The csv of boxes with the frames that are `kept` alone; person: who it is on each."""
     header, *lines = boxes.read_text().splitlines()
-    some = boxes.with_name(f"boxes_{len(gap)}.csv")
-    some.write_text("\n".join([header, *(line for line in lines if int(line.split(",")[1]) not in gap)]) + "\n")
-    dataset = open_people(model, some)
-    rows = [perfect(row, dataset) for row in look(model, dataset, ["none"], every=1).rows["none"].values()]
-    numbers = [frame for row in rows for frame in row.frames]
-    found = detections_of(rows)
-    moved = replace(found, frame=np.array(numbers))
-    rules = replace(judging.EDGES, shortest=4)
-    expected = evaluate_tubes(dataset.tubes, moved, rules=rules)
-    result = evaluate_tubes(judging.truth_of(dataset, rows, 1), found, rules=rules)
+    frames = [int(line.split(",")[1]) for line in lines]
+    rows = [f"{line},{person(frame)}" for line, frame in zip(lines, frames, strict=True) if kept(frame)]
+    path = boxes.with_name(name)
+    path.write_text("\n".join([f"{header},person", *rows]) + "\n")
+    return path
+
+
+def test_every_frame_gives_the_published_numbers(model, dataset, looked):
+    """With every=1, what evaluate_tubes says of the same boxes under their own frame numbers."""
+    rows = list(look(model, dataset, ["none"], every=1).rows["none"].values())
+    found = detections_of(rows, dataset=dataset)
+    first = np.array([row.frames[0] for row in rows])[found.video]
+    expected = evaluate_tubes(dataset.tubes, replace(found, frame=found.frame + first), rules=judging.EDGES)
+    result = measured(dataset, rows, every=1)
     for one, other in ((result.frame, expected.frame), (result.video, expected.video)):
         np.testing.assert_array_equal(one.values, other.values)
-    tubes = sum(len(of_video) for of_video in result.tubes.values())
-    assert tubes == (4 if not gap else 8)  # nobody is followed over frames that were not annotated
 
 
-@given(st.lists(st.integers(0, 200), min_size=1, unique=True).map(sorted), st.integers(1, 9))
-def test_key_frames_are_numbered_with_their_gaps(annotated, every):
-    numbers = judging.numbered(annotated, every)
-    assert numbers[0] == 0 and all(a < b for a, b in zip(numbers, numbers[1:], strict=False))
-    if every == 1:
-        assert numbers == [frame - annotated[0] for frame in annotated]
-    assert judging.numbered(range(3, 3 + 7 * every, every), every) == list(range(7))
+@pytest.mark.parametrize(
+    "kept", [lambda t: t % 2 == 0, lambda t: t % 7 == 1, lambda t: t != 9, lambda t: t not in range(6, 13)]
+)
+@pytest.mark.parametrize("every", [1, 2])
+def test_spaced_or_torn_annotation_of_one_tube_can_be_found_whole(model, boxes, kept, every):
+    dataset = open_people(model, without(boxes, "kept.csv", kept))
+    rows = [perfect(row, dataset) for row in look(model, dataset, ["none"], every=every).rows["none"].values()]
+    rules = replace(judging.EDGES, shortest=1, link=0.01)
+    result = evaluate_tubes(truth_of(dataset, rows), detections_of(rows, dataset=dataset), rules=rules)
+    assert (result.video.values == 1).all()
+
+
+def test_nobody_is_followed_from_one_stretch_of_annotation_to_the_next(model, boxes):
+    """Two tubes at one place, one after the other with nobody between: one tube would be neither."""
+    path = without(boxes, "two.csv", lambda t: t not in range(9, 11), lambda t: "a" if t < 9 else "b")
+    dataset = open_people(model, path)
+    rows = [perfect(row, dataset) for row in look(model, dataset, ["none"], every=1).rows["none"].values()]
+    rules = replace(judging.EDGES, shortest=4)
+    result = evaluate_tubes(truth_of(dataset, rows), detections_of(rows, dataset=dataset), rules=rules)
+    assert (result.video.values == 1).all() and sum(map(len, result.tubes.values())) == 8
 
 
 def test_scores_are_joint_or_as_published(looked):
@@ -167,7 +186,7 @@ def test_a_file_that_cannot_be_read_is_named_and_left_out(model, tmp_path):
     assert list(found.rows["none"]) == [1] and list(found.bad) == [data.name(0)] and data.name(0) in said[0]
     with pytest.raises(VideoError, match=data.name(0)):
         look(model, data, ["none"], strict=True)
-    assert list(truth_of(data, found.rows["none"].values(), 4).videos) == [data.name(1)]
+    assert list(truth_of(data, found.rows["none"].values()).videos) == [data.name(1)]
 
 
 def better_and_worse(dataset, looked):

@@ -5,8 +5,8 @@
     result = measured(dataset, looked.rows["none"].values())          # a TubeResult: result.frame.at(0.5)
 
 Of the annotated frames of a video every `every`-th is a key frame, and these alone are judged: they are numbered 0, 1,
-2, ... in detections and truth, so that a tube runs from one key frame to the next; where nothing was annotated for
-longer, numbers are left out (`numbered`). With every=1 these are the published numbers of trimmed videos such as
+2, ... in detections and truth, so that a tube runs from one key frame to the next; where no true tube does, a number is
+left out (`numbered`). With every=1 these are the published numbers of trimmed videos such as
 JHMDB's. Otherwise they are estimates from a part of the frames, in which
 - boxes of key frames that follow each other are linked if they overlap by 0.5 / every, since people move further from
   one to the next: with 0.5 the ground truth itself would lose tubes;
@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256
-from itertools import accumulate, islice, pairwise
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -212,30 +212,35 @@ def clips_of(dataset: KeyframeClips, index: int, every: int) -> Iterator[tuple[i
         raise VideoError(reason if str(record.path) in reason else f"{record.path}: {reason}") from error
 
 
-def numbered(frames: Sequence[int], every: int) -> list[int]:
-    """Numbers of key frames, from 0: they rise by one, and by as many as would have been there over a gap."""
-    steps = [max(round((b - a) / every), 1) for a, b in pairwise(frames)]
-    return [0, *accumulate(steps)]
+def numbered(frames: Sequence[int], tubes: Sequence[Tube]) -> list[int]:
+    """Numbers of the key frames of a video: 0, 1, 2, ..., and one left out where no true tube goes on over the gap.
+
+    Untrimmed video is annotated in stretches: without it one's end would be linked to the beginning of the next.
+    """
+    there = torch.stack([torch.isin(torch.tensor(frames), tube.frames) for tube in tubes])  # (tubes, key frames)
+    goes_on = (there[:, :-1].cummax(dim=1).values & there[:, 1:].flip(1).cummax(dim=1).values.flip(1)).any(dim=0)
+    return [0, *accumulate(1 if on else 2 for on in goes_on.tolist())]
 
 
-def truth_of(dataset: KeyframeClips, rows: Iterable[Seen], every: int) -> Tubes:
+def truth_of(dataset: KeyframeClips, rows: Iterable[Seen]) -> Tubes:
     """The true tubes on the key frames of each row, which are `numbered`."""
     videos = {}
     for row in rows:
-        of_row, numbers = torch.tensor(row.frames), torch.tensor(numbered(row.frames, every))
+        tubes = dataset.videos[row.index][1]
+        of_row, numbers = torch.tensor(row.frames), torch.tensor(numbered(row.frames, tubes))
         videos[row.name] = [
             Tube(tube.label, numbers[at], tube.boxes[place], tube.person)
-            for tube in dataset.videos[row.index][1]
+            for tube in tubes
             for at, place in [(of_row[:, None] == tube.frames).nonzero().unbind(1)]
             if len(at)
         ]
     return Tubes(dataset.labels, dataset.tubes.size, videos)
 
 
-def detections_of(rows: Iterable[Seen], rule: str = RULES[0], every: int = 1) -> Detections:
+def detections_of(rows: Iterable[Seen], rule: str = RULES[0], dataset: KeyframeClips | None = None) -> Detections:
     """What is judged: each proposal of each key frame with each action.
 
-    every: as in `look`, for the numbers of key frames
+    dataset: what was looked at, for the numbers of key frames; without it they are 0, 1, 2, ...
     rule:  "joint": the score is that of the person times that of the action, at least LEAST.
            "published": that of the action alone, of proposals that are people by at least 0.7, or of all where none of
            a frame is
@@ -254,7 +259,8 @@ def detections_of(rows: Iterable[Seen], rule: str = RULES[0], every: int = 1) ->
             judged = np.broadcast_to(kept[..., None], scores.shape)
         frame, proposal, label = np.nonzero(judged)
         boxes = np.array(row.boxes, np.float32)[frame, proposal, None]  # (n, 1, 4)
-        numbers = np.array(numbered(row.frames, every))
+        tubes = [] if dataset is None else dataset.videos[row.index][1]
+        numbers = np.array(numbered(row.frames, tubes) if tubes else range(len(row.frames)))
         columns.append((np.full_like(frame, number), numbers[frame], label, boxes, scores[frame, proposal, label]))
     if not columns:
         raise TubeletError("no video to judge")
@@ -270,7 +276,7 @@ def rules_for(every: int) -> TubeRules:
 def measured(dataset: KeyframeClips, rows: Iterable[Seen], *, every: int = EVERY, rule: str = RULES[0]) -> TubeResult:
     """Frame-mAP and video-mAP at all thresholds. `every` as it was in `look`."""
     rows = sorted(rows, key=lambda row: row.index)
-    return evaluate_tubes(truth_of(dataset, rows, every), detections_of(rows, rule, every), rules=rules_for(every))
+    return evaluate_tubes(truth_of(dataset, rows), detections_of(rows, rule, dataset), rules=rules_for(every))
 
 
 def clip_size(rows: Iterable[Seen]) -> tuple[int, int]:
