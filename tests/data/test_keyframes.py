@@ -109,6 +109,15 @@ def test_ava_is_trained_on_as_it_comes(tmp_path):
     )
     assert [row.nonzero().flatten().tolist() for row in first.actions] == [[11, 79], [11]]
     assert second.boxes.tolist() == [[16, 24, 48, 48]]
+    short = open_keyframes(tmp_path / "ava.csv", rate=15, per_video="all", **options)
+    with pytest.raises(VideoError, match="has 20 frames, and a box is on frame 30"):
+        short[1]
+    assert len(open_keyframes(tmp_path / "ava.csv", rate=5, per_video=9, **{**options, "train": False})) == 2
+    (tmp_path / "map.pbtxt").write_text('item {\n  name: "huge"\n  id: 20000\n}\n')
+    with pytest.raises(TubeletError, match="the id 20000 is no class; ids are below 10000"):
+        open_keyframes(tmp_path / "ava.csv", **options)
+    with pytest.raises(TubeletError, match="rate must be a number from 0.001 on, got '30'"):
+        open_keyframes(tmp_path / "ava.csv", rate="30", **options)
     (tmp_path / "map.pbtxt").write_text('item {\n  name: "stand"\n  id: 12\n}\n')
     assert open_keyframes(tmp_path / "ava.csv", **options).labels[11] == "stand"
     with pytest.raises(
@@ -119,6 +128,8 @@ def test_ava_is_trained_on_as_it_comes(tmp_path):
         open_keyframes(tmp_path / "ava.csv", **{**options, "root": tmp_path / "nowhere"})
     with pytest.raises(TubeletError, match="its 80 classes are not the 1 that are needed"):
         open_keyframes(tmp_path / "ava.csv", labels=["a"], **options)
+    (tmp_path / "ava.csv").write_text("abc,0901,-0.4,0.1,-0.1,0.5,12,0\nabc,0901,0.1,0.2,0.3,0.5,12,1\n")
+    assert len(open_keyframes(tmp_path / "ava.csv", rate=5, **options)[0].boxes) == 1  # the other is not in the picture
     (tmp_path / "ava.csv").write_text("abc,0901,0.1,0.2,0.3,0.5,99,0\n")
     with pytest.raises(TubeletError, match="none of the 80 of the map"):
         open_keyframes(tmp_path / "ava.csv", **options)
@@ -242,6 +253,8 @@ def test_what_cannot_be(boxes, tmp_path):
         open_keyframes(boxes, zoom=(2.0, 0.5))
     with pytest.raises(TubeletError, match="the smaller one first, got 2"):
         open_keyframes(boxes, zoom=2)
+    with pytest.raises(TubeletError, match="the smaller one first, got"):
+        open_keyframes(boxes, zoom=["a", 1])
     with pytest.raises(TubeletError, match="per_video must be at least 1, or all, got some"):
         open_keyframes(boxes, per_video="some")
     (tmp_path / "b.mp4").unlink()

@@ -46,6 +46,16 @@ def test_each_frame_may_have_its_time(tmp_path):
     with open_video(tmp_path / "a.mp4") as reader:
         assert reader.info.variable and reader.timeline.seconds().tolist() == pytest.approx(times, abs=1e-4)
         assert [number_of(frame) for frame in reader.read(range(6))] == list(range(6))
+    for wrong, words in (
+        (times[:4], "times has 4 seconds, and there are more frames"),
+        ([0, 1, 0.5, 2, 3, 4], "after 1.0 comes 0.5"),
+        ([0, 1, float("nan"), 2, 3, 4], "after 1.0 comes nan"),
+        ([0, 1e9, 2e9, 3e9, 4e9, 5e9], "seconds below 20000 that increase"),
+    ):
+        with pytest.raises(TubeletError, match=words):
+            write_video(tmp_path / "b.mp4", numbered(6, 32, 64), times=wrong)
+        assert not (tmp_path / "b.mp4").exists()
+    write_video(tmp_path / "c.mp4", numbered(3, 32, 64), times=torch.tensor([0.0, 1.0, 1.0]))
     with pytest.raises(TubeletError, match=r"cannot write times into .gif; allowed: .mp4"):
         write_video(tmp_path / "a.gif", numbered(6, 32, 64), times=times)
 

@@ -60,6 +60,11 @@ def flipped_boxes(boxes: Tensor, width: int, *, published: bool = False) -> Tens
     return torch.stack([end - x2, y1, end - x1, y2], dim=-1)
 
 
+def areas(boxes: Tensor) -> Tensor:
+    """(n, 4) -> (n,): square pixels, 0 of a box that is none."""
+    return (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(dim=1)
+
+
 def zoomed(
     frames: Tensor, boxes: Tensor, scale: float, place: tuple[float, float], fill: Tensor
 ) -> tuple[Tensor, Tensor]:

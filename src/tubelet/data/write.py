@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
 TICKS = 90_000  # a second, where each frame has its own time
+LONGEST = 20_000.0  # seconds between two frames that the container can hold
 SUFFIXES = (".mp4", ".gif", ".png")
 
 
@@ -34,7 +35,8 @@ def write_video(
            `times`, where the rate varies: the second at which each frame is shown, increasing.
     .gif: a palette of 256 colours for all frames (read twice: an iterable is held in memory).  .png: exactly one frame.
     The file appears under its name only when it is complete. Raises TubeletError for another suffix, no frame, a frame
-    of another shape or type, a folder that cannot be written to, or times for another suffix than .mp4.
+    of another shape or type, a folder that cannot be written to, times for
+    another suffix than .mp4, or times that are too few or do not increase.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -97,10 +99,20 @@ def _write_mp4(path: str, frames: Iterator[Tensor], fps: float, times: Sequence[
             picture = _av_frame(even).reformat(
                 format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
             )
-            shown = index if times is None else max(round(times[index] * TICKS), shown + 1)
+            shown = index if times is None else _tick(times, index, shown)
             picture.pts, picture.time_base = shown, base
             container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
+
+
+def _tick(times: Sequence[float], index: int, before: int) -> int:
+    """When a frame is shown, in TICKS; times so close that they are one tick lie a tick apart."""
+    if index >= len(times):
+        raise TubeletError(f"times has {len(times)} seconds, and there are more frames")
+    time, last = float(times[index]), float(times[max(index - 1, 0)])
+    if not (abs(time) < LONGEST and time >= last):
+        raise TubeletError(f"times must be seconds below {LONGEST:.0f} that increase; after {last} comes {time}")
+    return max(round(time * TICKS), before + 1)
 
 
 def _write_gif(path: str, frames: Iterator[Tensor], fps: float) -> None:

@@ -31,6 +31,7 @@ COVERED = 0.25  # share of an actor that captions of several lines may cover
 FAR = 2.0  # to be as far from its box as the short side is long
 MOVED, NEAR = 0.2, 0.1  # to be elsewhere than on the frame before: this part of the short side away, less in proportion
 TAKEN = 1e3  # to lie over another caption, whatever else there is
+CROWD = 16  # beside so many earlier captions a place is looked for: all pairs of their sides are tried
 NOWHERE = (float("inf"), float("inf"))
 
 
@@ -171,7 +172,7 @@ def placed(sizes: Sequence[tuple[int, int]], boxes: Tensor, before: Tensor, widt
         size = boxes.new_tensor([wide, high])
         # Beside each side of the box and of earlier captions. A free place, if any, can be pushed to the left and up
         # until it touches one of these or the edge of the picture, so that none is missed.
-        x1, y1, x2, y2 = torch.cat([box[None], taken]).T
+        x1, y1, x2, y2 = torch.cat([box[None], taken[-CROWD:]]).T
         left = torch.cat([x1[:1], x2[:1] - wide, x2, x1 - wide, x1.new_zeros(1)]).clamp(0, width - wide)
         top = torch.cat([y1 - high, y2, y2[:1] - high, y1[:1], y1.new_zeros(1)]).clamp(0, height - high)
         corners = torch.cartesian_prod(top, left).flip(1)

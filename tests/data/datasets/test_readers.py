@@ -239,6 +239,8 @@ HEAD = "path,frame,x1,y1,x2,y2,label\n"
         (f"a.mp4,{'9' * 23},0,0,5,9,run", "line 2 has frame 99999999999999999999999; needed"),
         (f"a.mp4,{'9' * 5000},0,0,5,9,run", "a whole frame"),
         (",0,0,0,5,9,run", "line 2 has no path"),
+        (".,0,0,0,5,9,run", "line 2 has the path '.', which names no file"),
+        ("a\0.mp4,0,0,0,5,9,run", "line 2 (has the path|is no row of a csv)"),
         ("a.mp4,0,0,0,5,9,", "line 2 has no label"),
         ("a.mp4,0,0,0,inf,9,run", "line 2 has the box .*inf"),
         ("a.mp4,0,nan,0,5,9,run", "line 2 has the box .*nan"),
@@ -274,12 +276,29 @@ def test_two_people_doing_one_thing_need_the_column_person(tmp_path):
     )
     with pytest.raises(TubeletError, match=words):
         read_boxes_csv(path)
+    path.write_text(f"{HEAD}a.mp4,3,0,0,5,9,run\na.mp4,3,0,0,5,9,run\n")
+    with pytest.raises(TubeletError, match="lines 2 and 3 are the same; one of them is enough"):
+        read_boxes_csv(path)
     head = f"{HEAD.strip()},person\n"
     path.write_text(f"{head}a.mp4,3,0,0,5,9,run,1\na.mp4,3,20,0,25,9,run,1\n")
     with pytest.raises(TubeletError, match="lines 2 and 3 give the person '1' of a.mp4 two boxes"):
         read_boxes_csv(path)
     path.write_text(f"{head}a.mp4,3,0,0,5,9,run,1\na.mp4,3,20,0,25,9,run,2\n")
     assert [tube.boxes[0, 0] for tube in read_boxes_csv(path).videos["a.mp4"]] == [0, 20]
+
+
+def test_empty_columns_at_the_end_are_nothing(tmp_path):
+    """As spreadsheets write them; and a row may leave out what is optional."""
+    path = tmp_path / "boxes.csv"
+    for text in (
+        f"{HEAD.strip()},,\na.mp4,3,0,0,5,9,run,,\n",
+        f"{HEAD.strip()},\na.mp4,3,0,0,5,9,run\n",
+        f"{HEAD}a.mp4,3,0,0,5,9,run,\n",
+        f"{HEAD.strip()},person\na.mp4,3,0,0,5,9,run\n",
+    ):
+        path.write_text(text)
+        (tube,) = read_boxes_csv(path).videos["a.mp4"]
+        assert tube.person == "" and tube.frames.tolist() == [3]
 
 
 def test_files_of_boxes_that_are_none(tmp_path):

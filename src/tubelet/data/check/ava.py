@@ -13,9 +13,9 @@ from tubelet.data.check.probe import Probe, probe_all
 from tubelet.data.check.problems import KINDS, Problem, Report, SplitCounts
 from tubelet.data.clips import videos_by_id
 from tubelet.data.datasets.ava import AvaBoxes, is_ava_csv, read_ava_csv, read_label_map, row_problems
+from tubelet.data.datasets.ava_tubes import RATE, START
 
 AVA_LABELS = range(1, 81)
-FIRST_SECOND = 900  # what is annotated begins here; people cut their films there
 
 
 def check_ava(
@@ -52,11 +52,13 @@ def check_ava(
         problems += [
             Problem("missing", split, name, f"{folder} has no video {name}") for name in used if name not in files
         ]
+    notes: list[str] = []
     for number, name in enumerate(boxes.videos):
         if name in files:
-            problems += _of_video(boxes.second[boxes.video == number], split, name, probes[files[name]])
+            wrong_here, odd_here = _of_video(boxes.second[boxes.video == number], split, name, probes[files[name]])
+            problems, notes = problems + wrong_here, notes + odd_here
     problems.sort(key=lambda problem: list(KINDS).index(problem.kind))
-    return Report(str(path), len(np.unique(boxes.label)), len(files), [_counts(split, boxes, probes)], problems)
+    return Report(str(path), len(np.unique(boxes.label)), len(files), [_counts(split, boxes, probes)], problems, notes)
 
 
 def is_ava(data: str) -> bool:
@@ -65,19 +67,22 @@ def is_ava(data: str) -> bool:
     return path.suffix == ".csv" and path.is_file() and is_ava_csv(path)
 
 
-def _of_video(seconds: np.ndarray, split: str, name: str, one: Probe) -> list[Problem]:
+def _of_video(seconds: np.ndarray, split: str, name: str, one: Probe) -> tuple[list[Problem], list[str]]:
+    """(problems, notes). Seconds may be those of the whole film and the video cut at START, as training takes them."""
     if one.error:
-        return [Problem("broken", split, name, one.error)]
+        return [Problem("broken", split, name, one.error)], []
     if one.frames < one.declared:
         sentence = f"{name}: {one.declared - one.frames} of {one.declared} frames are missing"
-        return [Problem("damaged", split, name, sentence)]
-    late = seconds[(seconds < 0) | (seconds >= one.seconds)]
-    if not len(late):
-        return []
-    sentence = f"{name}: a box at second {late.max()}, the video has {one.seconds:.1f} s"
-    if seconds.min() >= FIRST_SECOND and seconds.max() - FIRST_SECOND < one.seconds:
-        sentence += f"; it was cut at second {FIRST_SECOND}, it seems: take {FIRST_SECOND} from its seconds"
-    return [Problem("box", split, name, sentence)]
+        return [Problem("damaged", split, name, sentence)], []
+    start = START if seconds.min() >= START and seconds.max() >= one.seconds else 0
+    notes = [] if start else [f"{name}: its seconds are those of the file; training needs `start: 0` of data"]
+    if one.seconds and abs(one.frames / one.seconds - RATE) > 0.5:
+        notes.append(f"{name}: {one.frames / one.seconds:.2f} frames a second; training needs that as `rate` of data")
+    if (late := seconds[(seconds < start) | (seconds >= one.seconds + start)]).size:
+        since = f", from second {start:g} of the film on" if start else ""
+        sentence = f"{name}: a box at second {late.max()}, the video has {one.seconds:.1f} s{since}"
+        return [Problem("box", split, name, sentence)], notes
+    return [], notes
 
 
 def _twice(boxes: AvaBoxes) -> str:

@@ -94,7 +94,8 @@ def is_boxes(data: str) -> bool:
     if path.suffix != ".csv" or not path.is_file():
         return False
     with open(path, encoding="utf-8-sig", errors="replace") as file:
-        return {"x1", "frame"} <= {cell.strip() for cell in file.readline().split(",")}
+        header = next((line for line in file if line.strip()), "")
+    return {"x1", "frame"} <= {cell.strip() for cell in header.split(",")}
 
 
 def _splits(data: Sequence[str], root: str | Path | None) -> tuple[dict[str, Listing], dict[str, Tubes]]:

@@ -127,6 +127,8 @@ def read_ava_excluded(path: str | Path) -> set[tuple[str, int]]:
 
 def excluded_frames(frames: Iterable[tuple[str, int | str]]) -> set[tuple[str, int]]:
     """(video, second) with seconds as numbers; "0902" is one. Raises TubeletError for what is no such pair."""
+    if not isinstance(frames, Iterable):
+        raise TubeletError(f"excluded are (video, second), such as ('a', 902); got {frames!r}")
     found = set()
     for frame in frames:
         try:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from tubelet.data.datasets import box_rows
 from tubelet.data.datasets.ava import read_ava_csv, read_label_map, row_problems
 from tubelet.data.datasets.tubes import Tube, Tubes
 from tubelet.errors import TubeletError
@@ -22,8 +23,13 @@ def read_ava_tubes(path: Path, *, start: float = START, rate: float = RATE) -> T
     the first, second, ... person of each second that does an action, in the order of the file: on one frame that is
     one person, and nobody is followed. Raises TubeletError for rows that cannot be trained on.
     """
+    for what, value, least in (("start", start, 0.0), ("rate", rate, 1e-3)):
+        if not (isinstance(value, (int, float)) and least <= value < 1e6):
+            raise TubeletError(f"{what} must be a number from {least:g} on, got {value!r}")
     boxes, maps = read_ava_csv(path), sorted(path.parent.glob("*.pbtxt"))
     names = read_label_map(maps[0]) if len(maps) == 1 else {}
+    if max([0, *names]) >= box_rows.CLASSES:
+        raise TubeletError(f"{maps[0]}: the id {max(names)} is no class; ids are below {box_rows.CLASSES}")
     labels = [names.get(number, str(number)) for number in range(1, max([CLASSES, *names]) + 1)]
     if wrong := row_problems(boxes, range(1, len(labels) + 1))[0]:
         raise TubeletError(wrong[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from tubelet.data.datasets.listing import found_labels, numbers_of
@@ -46,15 +46,18 @@ def read_box_rows(
     Raises TubeletError that names the line of the first row that is none.
     """
     needed = (*COLUMNS, "score") if scored else COLUMNS
-    header, *rows = csv_rows(path) or [(0, [])]
-    at = {name: column for column, name in enumerate(header[1])}
+    (_, header), *rows = csv_rows(path) or [(0, [])]
+    at = {name: column for column, name in enumerate(header) if name}  # tables of a spreadsheet end in empty columns
     if not set(needed) <= set(at):
         raise TubeletError(f"{path}: needs a header with the columns {','.join(needed)}{'' if scored else '[,person]'}")
-    if len(at) < len(header[1]):
-        raise TubeletError(f"{path}: a column stands twice in its header, {','.join(header[1])}")
-    numbers = []
+    if len(at) < sum(map(bool, header)):
+        raise TubeletError(f"{path}: a column stands twice in its header, {','.join(header)}")
+    least, numbers = max(at[name] for name in needed) + 1, []
     for line, cells in rows:
         try:
+            if len(cells) < least or any(cells[len(header) :]):
+                raise TubeletError(f"has {len(cells)} columns, the header has {len(header)}")
+            cells += [""] * (len(header) - len(cells))
             numbers.append(_numbers(cells, at, scored))
         except TubeletError as error:
             raise TubeletError(f"{path}: line {line} {error}") from None
@@ -74,16 +77,19 @@ def read_box_rows(
 
 def second_boxes(path: str | Path, rows: Sequence[BoxRow]) -> list[str]:
     """A sentence for each row that gives one person doing one action another box in a frame: which of them is it?"""
-    first: dict[tuple[str, str, int, int], int] = {}
+    first: dict[tuple[str, str, int, int], BoxRow] = {}
     found = []
     for row in rows:
-        line = first.setdefault((row.path, row.person, row.label, row.frame), row.line)
-        if line != row.line:
+        other = first.setdefault((row.path, row.person, row.label, row.frame), row)
+        if other is row:
+            continue
+        lines = f"{path}: lines {other.line} and {row.line}"
+        if other.box == row.box:
+            found.append(f"{lines} are the same; one of them is enough")
+        else:
             who = f"the person {row.person!r} of {row.path}" if row.person else row.path
             mend = "each person has a name of its own" if row.person else "two people need the column person"
-            found.append(
-                f"{path}: lines {line} and {row.line} give {who} two boxes of one class at frame {row.frame}; {mend}"
-            )
+            found.append(f"{lines} give {who} two boxes of one class at frame {row.frame}; {mend}")
     return found
 
 
@@ -91,10 +97,10 @@ def _numbers(
     cells: Sequence[str], at: dict[str, int], scored: bool
 ) -> tuple[int, tuple[float, float, float, float], float]:
     """Frame, box and score of a row. Raises TubeletError with the rest of a sentence on what is wrong with it."""
-    if len(cells) != len(at):
-        raise TubeletError(f"has {len(cells)} columns, the header has {len(at)}")
     if empty := [name for name in ("path", "label") if not cells[at[name]]]:
         raise TubeletError(f"has no {empty[0]}")
+    if "\0" in cells[at["path"]] or not PurePath(cells[at["path"]]).name:
+        raise TubeletError(f"has the path {cells[at['path']]!r}, which names no file")
     try:
         frame, score = int(cells[at["frame"]]), float(cells[at["score"]]) if scored else 1.0
         x1, y1, x2, y2 = (float(cells[at[side]]) for side in SIDES)

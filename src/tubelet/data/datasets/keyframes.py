@@ -126,8 +126,8 @@ class KeyframeClips:
         self.train, self.frames, self.stride = train, frames, listing.views.stride if stride is None else stride
         self.short, self.longest, self.seed, self.backend = short, longest, seed, backend
         self.flip = listing.views.flip if flip is None else flip
-        factors = zoom if isinstance(zoom, (tuple, list)) and len(zoom) == 2 else (0, 0)
-        if zoom is not None and not 0.1 <= factors[0] <= factors[1] <= 10:
+        factors = [one for one in zoom if isinstance(one, (int, float))] if isinstance(zoom, (tuple, list)) else []
+        if zoom is not None and not (len(factors) == 2 == len(zoom) and 0.1 <= factors[0] <= factors[1] <= 10):
             raise TubeletError(f"zoom must be two factors from 0.1 to 10, the smaller one first, got {zoom}")
         self.zoom = zoom
         self.cache = FrameCache(cache) if isinstance(cache, (str, Path)) else cache
@@ -145,7 +145,8 @@ class KeyframeClips:
         self.videos = [(record, of_video) for record, of_video in found if of_video]
         if not self.videos:
             raise TubeletError(f"{self.listing.name}: no video has a box")
-        counts = [len(annotated_frames(tubes)) if per_video == "all" else per_video for _, tubes in self.videos]
+        there = [len(annotated_frames(tubes)) for _, tubes in self.videos]
+        counts = [most if per_video == "all" else per_video if train else min(per_video, most) for most in there]
         self.items = [(video, number) for video, count in enumerate(counts) for number in range(count)]
         self.per_video = per_video
         self._sizes: dict[Path, tuple[int, int]] = {}  # (height, width) of the videos read so far
@@ -180,6 +181,8 @@ class KeyframeClips:
         if self.tubes.size is not None:  # pixels of the annotated pictures, which may have been of another size
             boxes = boxes * boxes.new_tensor([width, height, width, height]) / boxes.new_tensor(self.tubes.size * 2)
         boxes = keyframe.resized_boxes(boxes, height, width, self.short, self.longest)
+        inside = keyframe.areas(boxes) > 0  # nobody can be found where a box lies outside of the picture
+        boxes, actions = boxes[inside], actions[inside]
         if self.train and self.flip and rng.random() < 0.5:
             pixels, boxes = pixels.flip(2), keyframe.flipped_boxes(boxes, pixels.shape[2])
         if self.train and self.zoom is not None:
@@ -203,8 +206,7 @@ class KeyframeClips:
         scale, place = float(np.exp(rng.uniform(low, high))), (float(rng.random()), float(rng.random()))
         fill = (pixels.new_tensor(self.mean, dtype=torch.float32) * 255).round().to(torch.uint8)
         found, cut = keyframe.zoomed(pixels, boxes, scale, place, fill)
-        before, after = ((one[:, 2:] - one[:, :2]).prod(dim=1) for one in (boxes, cut))
-        left = after >= 0.5 * scale**2 * before
+        left = keyframe.areas(cut) >= 0.5 * scale**2 * keyframe.areas(boxes)
         return (found, cut[left], actions[left]) if left.any() else (pixels, boxes, actions)
 
     def _clip(
@@ -237,10 +239,13 @@ class KeyframeClips:
         if not len(there):
             raise VideoError(f"the file has {total} frames, and the first with a box is {int(annotated[0])}")
         if self.per_video == "all":
-            return int(there[min(number, len(there) - 1)])
+            if number >= len(there):
+                raise VideoError(f"the file has {total} frames, and a box is on frame {int(annotated[number])}")
+            return int(there[number])
         if self.train:
             return int(there[int(rng.integers(len(there)))])
-        return int(there[(2 * number + 1) * len(there) // (2 * self.per_video)])
+        wanted = min(self.per_video, len(annotated))
+        return int(there[(2 * number + 1) * len(there) // (2 * wanted)])
 
 
 def people(tubes: Sequence[Tube], frame: int, classes: int) -> tuple[Tensor, Tensor]:
@@ -317,7 +322,12 @@ def _open_ava(
 ) -> KeyframeClips:
     tubes = read_ava_tubes(path, start=start, rate=rate)
     if labels is not None and list(labels) != tubes.labels:
-        raise TubeletError(f"{path}: its {len(tubes.labels)} classes are not the {len(labels)} that are needed")
+        first = next((pair for pair in zip(tubes.labels, labels, strict=False) if pair[0] != pair[1]), None)
+        where = f": {first[0]!r} stands for {first[1]!r}" if first else ""
+        raise TubeletError(
+            f"{path}: its {len(tubes.labels)} classes are not the {len(labels)} that are needed{where}; names are "
+            "those of the one pbtxt beside it"
+        )
     folder = Path(root) if root is not None else path.parent
     files = videos_by_id(folder, list(tubes.videos))
     if not files:
