@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from tests.checkpoints import made
 from tubelet import CheckpointError, TubeletError, list_models, load_model, save_model
 from tubelet.checkpoints import default_model, list_layouts, packaged_models, source
+from tubelet.models.evad import EVAD
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REPO = "MCG-NJU/videomae-tiny-finetuned"
@@ -118,11 +119,13 @@ def test_packaged(tmp_path, monkeypatch):
 def test_what_comes_with_the_package_loads(name):
     model = load_model(name)
     config = model.config
-    assert len(config.id2label) == config.arguments["num_classes"] == model.head.out_features
+    assert len(config.id2label) == config.arguments["num_classes"] == model.num_classes
     assert not model.training
     p = config.preprocessing
     size = (p.size, p.size) if isinstance(p.size, int) else p.size
-    assert model(torch.zeros(1, 3, p.frames, *size)).isfinite().all()
+    answer = model(torch.zeros(1, 3, p.frames, *size))
+    scores = answer.action_scores if isinstance(model, EVAD) else answer
+    assert scores.shape[-1] == model.num_classes and scores.isfinite().all()
 
 
 def test_a_file_in_its_folder_is_read_with_its_config(tmp_path):
