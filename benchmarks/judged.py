@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from tubelet.cli import options
 from tubelet.data.datasets.registry import SCENES, split_name
 from tubelet.errors import TubeletError
 from tubelet.evaluation import Candidate, judge, open_for, protocol_of, table, views_of, write
@@ -31,7 +32,7 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
         candidates = []
         for name, model in models.items():
             length = {"length": args.clips} if args.clips and split_name(data)[0] in SCENES else {}
-            dataset = open_for(model, data, truth=args.truth, **length)
+            dataset = open_for(model, data, truth=args.truth, views=args.views, **length)
             judged = judge(
                 model, dataset, [model.config.select, *args.select], data=data, protocol=protocol_of(model, dataset),
                 limit=args.clips,
@@ -54,6 +55,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--select", action="append", default=[], metavar="SPEC", help="of all models; may be repeated")
     parser.add_argument("--clips", type=int, help="so many of each, the same ones each time; of scenes any number")
     parser.add_argument("--truth", choices=("box", "silhouette"), help="of JHMDB; scenes bring their own")
+    views = "clips x crops of all models (default: those of each)"
+    parser.add_argument("--views", type=options.views, metavar="CxC", help=views)
     curve = "folder for the table as csv and for accuracy against multiply-adds as a picture, one of each data set"
     parser.add_argument("--curve", type=Path, metavar="DIR", help=curve)
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")

@@ -129,7 +129,8 @@ ENTRIES = {
         "--out runs/table_a_scenes"
     ),
     "jhmdb_classifier_val": Entry(  # whether the packaged classifier is to be replaced
-        "benchmarks.judged --model videomae_tiny_jhmdb --model runs/jhmdb_classifier/best --data jhmdb:split1_val",
+        "benchmarks.judged --model videomae_tiny_jhmdb --model runs/jhmdb_classifier/best --data jhmdb:split1_val "
+        "--views 1x3",
         data="jhmdb",
         needs=tuple(JHMDB),
     ),
