@@ -55,6 +55,9 @@ def test_each_frame_may_have_its_time(tmp_path):
         with pytest.raises(TubeletError, match=words):
             write_video(tmp_path / "b.mp4", numbered(6, 32, 64), times=wrong)
         assert not (tmp_path / "b.mp4").exists()
+    write_video(tmp_path / "hours.mp4", numbered(3, 32, 64), times=[0.0, 15_000.0, 30_000.0])  # a long one is no error
+    with open_video(tmp_path / "hours.mp4") as reader:
+        assert reader.timeline.seconds().tolist() == pytest.approx([0.0, 15_000.0, 30_000.0], abs=1e-3)
     write_video(tmp_path / "c.mp4", numbered(3, 32, 64), times=torch.tensor([0.0, 1.0, 1.0]))
     with pytest.raises(TubeletError, match=r"cannot write times into .gif; allowed: .mp4"):
         write_video(tmp_path / "a.gif", numbered(6, 32, 64), times=times)

@@ -35,8 +35,8 @@ def write_video(
            `times`, where the rate varies: the second at which each frame is shown, increasing.
     .gif: a palette of 256 colours for all frames (read twice: an iterable is held in memory).  .png: exactly one frame.
     The file appears under its name only when it is complete. Raises TubeletError for another suffix, no frame, a frame
-    of another shape or type, a folder that cannot be written to, times for
-    another suffix than .mp4, or times that are too few or do not increase.
+    of another shape or type, a folder that cannot be written to, times for another suffix than .mp4, or times that are
+    too few or do not increase.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -85,7 +85,9 @@ def _write_mp4(path: str, frames: Iterator[Tensor], fps: float, times: Sequence[
 
     with av.open(path, "w", format="mp4") as container:
         rate = Fraction(fps).limit_denominator(1001)
-        stream = container.add_stream("libx264", rate=rate, options={"crf": "18"})
+        # Frames in the order they are shown, where steps may be long: those of several that wait for each other add up.
+        options = {"crf": "18"} if times is None else {"crf": "18", "bf": "0"}
+        stream = container.add_stream("libx264", rate=rate, options=options)
         stream.pix_fmt = "yuv420p"
         codec = stream.codec_context
         codec.colorspace, codec.color_range = Colorspace.ITU709, ColorRange.MPEG
@@ -110,8 +112,9 @@ def _tick(times: Sequence[float], index: int, before: int) -> int:
     if index >= len(times):
         raise TubeletError(f"times has {len(times)} seconds, and there are more frames")
     time, last = float(times[index]), float(times[max(index - 1, 0)])
-    if not (abs(time) < LONGEST and time >= last):
-        raise TubeletError(f"times must be seconds below {LONGEST:.0f} that increase; after {last} comes {time}")
+    if not 0 <= time - last < LONGEST:
+        steps = f"steps of seconds below {LONGEST:.0f} that increase"
+        raise TubeletError(f"times must be {steps} the time; after {last} comes {time}")
     return max(round(time * TICKS), before + 1)
 
 

@@ -94,7 +94,7 @@ def open_people(
     p, names = model.config.preprocessing, class_names(model)
     short = p.size if isinstance(p.size, int) else min(p.size)
     given: dict[str, Any] = {"frames": p.frames, "stride": p.stride, "short": short, "mean": p.mean, "std": p.std}
-    if Path(name).is_file() and is_ava_csv(Path(name)):
+    if is_ava_csv(Path(name)):
         raise TubeletError(f"{name}: AVA is judged by its own rules: tubelet.evaluation.evaluate_ava (docs/boxes.md)")
     if names is not None and name not in READERS:
         given["labels"] = names

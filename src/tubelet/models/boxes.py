@@ -20,6 +20,12 @@ def area(boxes: Tensor) -> Tensor:
     return sides[..., 0] * sides[..., 1]
 
 
+def shared_area(a: Tensor, b: Tensor) -> Tensor:
+    """(...): of boxes (..., 4) of two tensors that broadcast."""
+    sides = torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])
+    return sides.clamp(min=0).prod(dim=-1)
+
+
 def from_centres(boxes: Tensor) -> Tensor:
     """Centre x, centre y, width, height -> x1, y1, x2, y2."""
     centre, half = boxes[..., :2], boxes[..., 2:] / 2
@@ -54,8 +60,7 @@ def extended(boxes: Tensor, sizes: Tensor, share: tuple[float, float]) -> Tensor
 
 def pair_iou(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """IoU and union of boxes (..., 4) of two tensors that broadcast."""
-    corner = torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])
-    shared = corner.clamp(min=0).prod(dim=-1)
+    shared = shared_area(a, b)
     union = area(a) + area(b) - shared
     return shared / union.clamp(min=torch.finfo(union.dtype).tiny), union
 

@@ -17,6 +17,7 @@ from torch.nn.functional import pad
 from tubelet.data.video import open_video
 from tubelet.data.write import write_video
 from tubelet.detection import Answer, Detection
+from tubelet.models.boxes import area, shared_area
 from tubelet.visualize import font
 from tubelet.visualize.draw import BACKGROUND, Colour
 
@@ -125,8 +126,8 @@ def annotated(picture: Tensor, people: Sequence[Detection | None], corners: Corn
     for lines in (None, 1):
         texts = [written(lines_of(one)[:lines], scale) for one in there]
         places = placed([(text.shape[1], text.shape[0]) for text in texts], boxes, before, width, height)
-        covered = _shared(places, boxes).sum(dim=0) / _areas(boxes)
-        if not _shared(places, places).triu(diagonal=1).any() and covered.max() <= COVERED:
+        covered = shared_area(places[:, None], boxes).sum(dim=0) / area(boxes).clamp(min=1)
+        if not shared_area(places[:, None], places).triu(diagonal=1).any() and covered.max() <= COVERED:
             break
     corners.clear()
     corners.update({one.person: (place[0], place[1]) for one, place in zip(there, places.tolist(), strict=True)})
@@ -179,21 +180,11 @@ def placed(sizes: Sequence[tuple[int, int]], boxes: Tensor, before: Tensor, widt
         places = torch.cat([corners, corners + size], dim=1)
         away = torch.maximum(places[:, :2] - box[2:], box[:2] - places[:, 2:]).clamp(min=0).sum(dim=1) / short
         moved = ((corners - corner).abs().amax(dim=1) / short / NEAR).clamp(max=1)
-        hidden = (_shared(places, within) / _areas(within)).sum(dim=1)
-        over = _shared(places, taken).sum(dim=1)
+        hidden = (shared_area(places[:, None], within) / area(within).clamp(min=1)).sum(dim=1)
+        over = shared_area(places[:, None], taken).sum(dim=1)
         cost = hidden + FAR * away + MOVED * moved + torch.where(over > 0, TAKEN + over, 0)
         taken = torch.cat([taken, places[cost.argmin()][None]])
     return taken
-
-
-def _shared(a: Tensor, b: Tensor) -> Tensor:
-    """(n, m): the area that each of a (n, 4) shares with each of b (m, 4)."""
-    sides = torch.minimum(a[:, None, 2:], b[:, 2:]) - torch.maximum(a[:, None, :2], b[:, :2])
-    return sides.clamp(min=0).prod(dim=2)
-
-
-def _areas(boxes: Tensor) -> Tensor:
-    return (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).clamp(min=1)
 
 
 def outline(picture: Tensor, box: Sequence[float], colour: Colour, thick: int) -> None:

@@ -12,10 +12,8 @@ import numpy as np
 from tubelet.data.check.probe import Probe, probe_all
 from tubelet.data.check.problems import KINDS, Problem, Report, SplitCounts
 from tubelet.data.clips import videos_by_id
-from tubelet.data.datasets.ava import AvaBoxes, is_ava_csv, read_ava_csv, read_label_map, row_problems
-from tubelet.data.datasets.ava_tubes import RATE, START
-
-AVA_LABELS = range(1, 81)
+from tubelet.data.datasets.ava import AvaBoxes, is_ava_csv, read_ava_csv, row_problems
+from tubelet.data.datasets.ava_tubes import RATE, START, ava_labels
 
 
 def check_ava(
@@ -28,14 +26,10 @@ def check_ava(
 ) -> Report:
     """Rows that cannot be; videos that are not there, by id; seconds after their end. See `check_data` for the options.
 
-    Labels are held against the one pbtxt beside the csv, else against AVA's 1 to 80.
+    Labels are held against those that training would take (`ava_labels`).
     """
     boxes, split = read_ava_csv(path), path.stem
-    maps = sorted(path.parent.glob("*.pbtxt"))
-    known = {*read_label_map(maps[0])} if len(maps) == 1 else set()
-    if known <= set(AVA_LABELS):
-        known |= set(AVA_LABELS)  # the published map names 60 of the 80
-    wrong, odd = row_problems(boxes, known)
+    wrong, odd = row_problems(boxes, range(1, len(ava_labels(path)) + 1))
     problems = [Problem("row", split, "", sentence) for sentence in wrong]
     problems += [Problem("box", split, "", sentence) for sentence in odd]
     if twice := _twice(boxes):
@@ -64,7 +58,7 @@ def check_ava(
 def is_ava(data: str) -> bool:
     """Whether this is a csv in AVA's format."""
     path = Path(data)
-    return path.suffix == ".csv" and path.is_file() and is_ava_csv(path)
+    return path.suffix == ".csv" and is_ava_csv(path)
 
 
 def _of_video(seconds: np.ndarray, split: str, name: str, one: Probe) -> tuple[list[Problem], list[str]]:

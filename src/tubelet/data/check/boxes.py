@@ -7,21 +7,20 @@ from pathlib import Path
 
 from tubelet.data.check.probe import Probe
 from tubelet.data.check.problems import Problem
-from tubelet.data.datasets import ucf24
-from tubelet.data.datasets.keyframes import tubes_of
+from tubelet.data.datasets.keyframes import NAMED, read_named_tubes, tubes_of
 from tubelet.data.datasets.listing import Listing
 from tubelet.data.datasets.registry import data_root
-from tubelet.data.datasets.tubes import Tube, Tubes, read_jhmdb_tubes, read_ucf24_tubes
+from tubelet.data.datasets.tubes import Tube, Tubes
 
 
 def named_tubes(name: str, root: str | Path | None) -> Tubes | None:
     """The tubes of a data set by name, None if it has none. Raises TubeletError for a file that is not what it has."""
-    if name == "ucf24":
-        return read_ucf24_tubes(ucf24.tubes_file(Path(root) if root is not None else data_root() / name))
-    if name == "jhmdb":
-        file = (Path(root) if root is not None else data_root() / name) / "tubes.json"
-        return read_jhmdb_tubes(file) if file.is_file() else None
-    return None
+    if name not in NAMED:
+        return None
+    folder = Path(root) if root is not None else data_root() / name
+    if name == "jhmdb" and not (folder / "tubes.json").is_file():
+        return None  # its videos are a data set without them, too
+    return read_named_tubes(name, folder)
 
 
 def of_annotation(listing: Listing, tubes: Tubes, probes: dict[Path, Probe]) -> tuple[list[Problem], list[str]]:

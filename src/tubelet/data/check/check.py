@@ -72,8 +72,6 @@ def check_boxes(
     """The same for a csv of boxes: its videos, and boxes outside of their picture, after their last frame, or where one
     person has two. Raises TubeletError that names the line of what is no row."""
     labels, rows = read_box_rows(path)
-    if not rows:
-        raise TubeletError(f"{path}: has a header and no row")
     tubes = tubes_of_rows(labels, rows)
     names = {name: Path(root or path.parent) / name for name in tubes.videos}
     probes = probe_all(list(names.values()), quick=quick, workers=workers, advance=begin(len(names)))

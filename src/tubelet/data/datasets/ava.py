@@ -164,6 +164,8 @@ def read_label_map(path: str | Path) -> dict[int, str]:
 
 def is_ava_csv(path: Path) -> bool:
     """Whether the first row with a box is one of AVA: no header, a name, a second, four numbers, a label."""
+    if not path.is_file():
+        return False
     with open(path, encoding="utf-8-sig", errors="replace") as file:
         rows = (line.strip().split(",") for line in file)
         cells = next((row for row in rows if len(row) != 2), [])

@@ -16,21 +16,26 @@ CLASSES = 80
 START, RATE = 900.0, 30.0  # as published: frame (s - 900) * 30 of the film from its 900th second on
 
 
+def ava_labels(path: Path) -> list[str]:
+    """The classes of a csv: the ids 1 to 80, or up to the last of the one pbtxt beside it, which names them (AVA's own
+    names 60 of the 80). Raises TubeletError for an id that is no class."""
+    maps = sorted(path.parent.glob("*.pbtxt"))
+    names = read_label_map(maps[0]) if len(maps) == 1 else {}
+    if max([0, *names]) >= box_rows.CLASSES:
+        raise TubeletError(f"{maps[0]}: the id {max(names)} is no class; ids are below {box_rows.CLASSES}")
+    return [names.get(number, str(number)) for number in range(1, max([CLASSES, *names]) + 1)]
+
+
 def read_ava_tubes(path: Path, *, start: float = START, rate: float = RATE) -> Tubes:
     """Ground truth in AVA's format; frame (second - start) * rate, boxes in shares of the picture (size 1 x 1).
 
-    The classes are the ids 1 to 80, or up to the last of the one pbtxt beside the csv, which names them. A tube holds
-    the first, second, ... person of each second that does an action, in the order of the file: on one frame that is
-    one person, and nobody is followed. Raises TubeletError for rows that cannot be trained on.
+    A tube holds the first, second, ... person of each second that does an action, in the order of the file: on one
+    frame that is one person, and nobody is followed. Raises TubeletError for rows that cannot be trained on.
     """
     for what, value, least in (("start", start, 0.0), ("rate", rate, 1e-3)):
         if not (isinstance(value, (int, float)) and least <= value < 1e6):
             raise TubeletError(f"{what} must be a number from {least:g} on, got {value!r}")
-    boxes, maps = read_ava_csv(path), sorted(path.parent.glob("*.pbtxt"))
-    names = read_label_map(maps[0]) if len(maps) == 1 else {}
-    if max([0, *names]) >= box_rows.CLASSES:
-        raise TubeletError(f"{maps[0]}: the id {max(names)} is no class; ids are below {box_rows.CLASSES}")
-    labels = [names.get(number, str(number)) for number in range(1, max([CLASSES, *names]) + 1)]
+    boxes, labels = read_ava_csv(path), ava_labels(path)
     if wrong := row_problems(boxes, range(1, len(labels) + 1))[0]:
         raise TubeletError(wrong[0])
     frames = ((torch.from_numpy(boxes.second) - start) * rate).round().long()

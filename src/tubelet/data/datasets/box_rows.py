@@ -41,7 +41,7 @@ def read_box_rows(
 ) -> tuple[list[str], list[BoxRow]]:
     """The class list, which is `labels` or else what is found, and the rows.
 
-    scored:  rows are detections: with a score, of boxes that may be empty
+    scored:  rows are detections: with a score, of boxes that may be empty, and there may be none
 
     Raises TubeletError that names the line of the first row that is none.
     """
@@ -52,6 +52,8 @@ def read_box_rows(
         raise TubeletError(f"{path}: needs a header with the columns {','.join(needed)}{'' if scored else '[,person]'}")
     if len(at) < sum(map(bool, header)):
         raise TubeletError(f"{path}: a column stands twice in its header, {','.join(header)}")
+    if not rows and not scored:
+        raise TubeletError(f"{path}: has a header and no row")
     least, numbers = max(at[name] for name in needed) + 1, []
     for line, cells in rows:
         try:

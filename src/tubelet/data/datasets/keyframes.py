@@ -31,6 +31,7 @@ from tubelet.data.sampling import around
 from tubelet.data.video import open_video
 from tubelet.errors import TubeletError, VideoError
 
+NAMED = ("jhmdb", "ucf24")  # data sets with tubes
 MEAN, STD = (0.45, 0.45, 0.45), (0.225, 0.225, 0.225)
 
 
@@ -126,9 +127,13 @@ class KeyframeClips:
         self.train, self.frames, self.stride = train, frames, listing.views.stride if stride is None else stride
         self.short, self.longest, self.seed, self.backend = short, longest, seed, backend
         self.flip = listing.views.flip if flip is None else flip
-        factors = [one for one in zoom if isinstance(one, (int, float))] if isinstance(zoom, (tuple, list)) else []
-        if zoom is not None and not (len(factors) == 2 == len(zoom) and 0.1 <= factors[0] <= factors[1] <= 10):
-            raise TubeletError(f"zoom must be two factors from 0.1 to 10, the smaller one first, got {zoom}")
+        match zoom:
+            case None:
+                pass
+            case [int() | float() as least, int() | float() as most] if 0.1 <= least <= most <= 10:
+                pass
+            case _:
+                raise TubeletError(f"zoom must be two factors from 0.1 to 10, the smaller one first, got {zoom}")
         self.zoom = zoom
         self.cache = FrameCache(cache) if isinstance(cache, (str, Path)) else cache
         self.mean, self.std = mean, std
@@ -278,6 +283,11 @@ def tubes_of(record: Record, tubes: Tubes) -> list[Tube] | None:
     return next((tubes.videos[spelling] for spelling in spellings if spelling in tubes.videos), None)
 
 
+def read_named_tubes(name: str, folder: Path) -> Tubes:
+    """The annotation of one of NAMED, in its folder. Raises TubeletError where it is not there or is none."""
+    return read_jhmdb_tubes(folder / "tubes.json") if name == "jhmdb" else read_ucf24_tubes(ucf24.tubes_file(folder))
+
+
 def open_keyframes(
     data: str | Path, *, split: str | None = None, root: str | Path | None = None, **options: Any
 ) -> KeyframeClips:
@@ -289,13 +299,10 @@ def open_keyframes(
     """
     name, named = split_name(data)
     split = split or named
-    if name in ("jhmdb", "ucf24"):
+    if name in NAMED:
         folder = Path(root) if root is not None else data_root() / name
-        if name == "jhmdb":
-            tubes, listings = read_jhmdb_tubes(folder / "tubes.json"), jhmdb.splits(folder)
-        else:
-            tubes = read_ucf24_tubes(ucf24.tubes_file(folder))
-            listings = ucf24.splits(folder, tubes)
+        tubes = read_named_tubes(name, folder)
+        listings = jhmdb.splits(folder) if name == "jhmdb" else ucf24.splits(folder, tubes)
         if split not in listings:
             raise TubeletError(f"{name}: no split {split!r}; there are {', '.join(listings)}")
         return KeyframeClips(listings[split], tubes, **options)  # type: ignore[arg-type]

@@ -86,8 +86,6 @@ def read_boxes_csv(path: Path, labels: Sequence[str] | None = None) -> Tubes:
     doing one action a second box in a frame.
     """
     known, rows = read_box_rows(path, labels)
-    if not rows:
-        raise TubeletError(f"{path}: has a header and no row")
     if twice := second_boxes(path, rows):
         raise TubeletError(f"{twice[0]}{f' (and {len(twice) - 1} more: tubelet check-data)' if twice[1:] else ''}")
     return tubes_of_rows(known, rows)
