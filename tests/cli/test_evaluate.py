@@ -1,11 +1,9 @@
 """tubelet evaluate: the table, its JSON, bad input, and a process that is killed."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
@@ -164,24 +162,32 @@ def test_what_does_not_fit_a_detector(run, folder, detector, tmp_path, words, se
     assert done.status == 2 and sentence in done.err and len(done.err.splitlines()) == 1 and not done.out
 
 
+DYING = """
+import os, signal, sys
+from tubelet.cli import main
+from tubelet.evaluation.rows import RowFile
+usual, batches = RowFile.add, []
+def add(file, rows):
+    usual(file, rows)
+    batches.append(None)
+    if len(batches) == int(sys.argv[1]):
+        os.kill(os.getpid(), signal.SIGKILL)
+RowFile.add = add
+main(sys.argv[2:])
+"""
+
+
 @pytest.mark.slow
 def test_a_killed_evaluation_resumes_to_the_same_rows(run, folder, tmp_path):
     words = ["evaluate", "--model", folder, *QUICK, *SELECTS, "--limit", 36, "--batch", 2]
     assert run(*map(str, words), "--out", tmp_path / "whole").status == 0
     expected, out = rows_of(tmp_path / "whole"), tmp_path / "killed"
-    command = [sys.executable, "-m", "tubelet", *map(str, words), "--out", str(out)]
-    lines = []
-    for wanted in (4, 14):  # rows of the last selection, by when it is killed
-        process = subprocess.Popen(command, env=os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        until = time.monotonic() + 120
-        while process.poll() is None and time.monotonic() < until:
-            lines = [text.count("\n") for text in rows_of(out).values()] if (out / "rows").exists() else []
-            if len(lines) == 3 and min(lines) > wanted:
-                break
-            time.sleep(0.01)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        assert wanted < min(lines) and not (out / "report.json").exists()
+    for batches, least in ((8, 4), (17, 14)):  # of all three selections together; rows each one has then
+        command = [sys.executable, "-c", DYING, str(batches), *map(str, words), "--out", str(out)]
+        died = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        lines = [text.count("\n") - 1 for text in rows_of(out).values()]
+        assert died.returncode == -signal.SIGKILL and len(lines) == 3 and not (out / "report.json").exists()
+        assert least <= min(lines) < max(lines) < 36  # killed between the selections of a batch
     assert run(*map(str, words), "--out", out).status == 0
     assert rows_of(out) == expected
     assert (out / "report.csv").read_text() == (tmp_path / "whole" / "report.csv").read_text()

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tests.evaluation import slowly
@@ -36,6 +36,8 @@ def test_equals_the_rules_told_slowly(seed, length, frames, pixel):
     rules = TubeRules(**SHORT, frames=frames, pixel=pixel, link=0.4)
     levels = (0.2, 0.5, 0.75)
     result = evaluate_tubes(truth, detections, rules=rules, thresholds=levels, video_thresholds=levels)
+    scores = [(label, tube.score) for (_, label), tubes in result.tubes.items() for tube in tubes]
+    assume(len(set(scores)) == len(scores))  # no rule says which of two equally good tubes comes first
     for threshold in levels:
         same(result.frame.per_class_array(threshold), slowly.frame_precision(truth, detections, rules, threshold))
         expected = slowly.video_precision(truth, detections, rules, threshold, last_frame=9)
