@@ -1,14 +1,54 @@
 """Selectors of the kinds that the core must carry, written for the tests: soft frames, soft regions, a key slab.
 
-They are the shapes of STTS in training and of EVAD, without their scorers and details.
+They are the shapes of STTS in training and of EVAD, without their scorers and details. The soft ones list every
+candidate, which is easy to follow and takes the memory of all of them.
 """
 
+from __future__ import annotations
+
+from dataclasses import dataclass
+
 import torch
+from torch import Tensor
 
 from tubelet.errors import SelectionError
 from tubelet.selection.budgets import frames_left, region_left, region_tokens
-from tubelet.selection.core import Layout, Selection, SoftSelection
+from tubelet.selection.core import Layout, Selection, Tokens
 from tubelet.selection.plan import Selector
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoftSelection(Selection):
+    """A differentiable choice: each unit that leaves is a weighted mean of candidates (frames, or regions of a frame).
+
+    `candidates` (U or 1, A, n) lists the tokens of each of A candidates for each of U units, `weights` (B, U, A).
+    What cannot be averaged (positions, sizes, signals) follows the heaviest candidate, which `index` holds.
+    """
+
+    candidates: Tensor
+    weights: Tensor
+
+    @classmethod
+    def of(cls, candidates: Tensor, weights: Tensor, layout: Layout, scores: Tensor | None = None) -> SoftSelection:
+        best = weights.argmax(dim=-1)  # (B, U)
+        units = torch.arange(weights.shape[1], device=weights.device)
+        rows = candidates.expand(weights.shape[1], -1, -1)[units, best]  # (B, U, n)
+        return cls(rows.flatten(1), layout, scores, candidates=candidates, weights=weights)
+
+    def _features(self, tokens: Tokens) -> Tensor:
+        options = tokens.patches[:, self.candidates]  # (B, U or 1, A, n, C)
+        weights = self.weights.to(options.dtype)
+        if self.candidates.shape[0] == 1:  # every unit chooses among the same candidates
+            mixed = torch.einsum("bua,banc->bunc", weights, options[:, 0])
+        else:
+            mixed = torch.einsum("bua,buanc->bunc", weights, options)
+        if tokens.framed:
+            first = tokens.frames[:, :, :1]  # (B, P, 1, C)
+            if self.candidates.shape[0] == 1:  # whole frames were mixed, their class tokens with them
+                frame = self.candidates[0, :, 0] // (tokens.layout.tokens // tokens.prefix)
+                first = torch.einsum("bua,banc->bunc", weights, first[:, frame])
+            return torch.cat([first, mixed.unflatten(1, (first.shape[1], -1)).flatten(2, 3)], dim=2).flatten(1, 2)
+        return torch.cat([tokens.x[:, : tokens.prefix], mixed.flatten(1, 2)], dim=1)
 
 
 class SoftFrames(Selector):

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.selectors import KeySlab, SoftFrames, SoftRegion
+from tests.selectors import KeySlab, SoftFrames, SoftRegion, SoftSelection
 from tests.tiny import moving, randomise, tiny
 from tubelet.errors import SelectionError
 from tubelet.models.registry import trace
-from tubelet.selection.core import Grid, Layout, MergeSelection, Selection, Signals, SoftSelection, Tokens, take
+from tubelet.selection.core import Grid, Layout, MergeSelection, Selection, Signals, Tokens, take
 from tubelet.selection.plan import Host, Placed, Plan, Selector
 from tubelet.selection.registry import build_plan
 

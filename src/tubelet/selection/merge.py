@@ -65,15 +65,19 @@ class Merge(Selector):
         )
 
 
-def build(term: Term, host: Host) -> list[Placed]:
+def proportional(term: Term) -> bool:
     prop = term.option("prop") or "true"
     if prop not in ("true", "false"):
         raise SpecError(f"prop={prop} in {term}: true or false")
+    return prop == "true"
+
+
+def build(term: Term, host: Host) -> list[Placed]:
     placed = []
     for step in term.steps:
         assert isinstance(step.budget.amount, int)
         for block in step.places or range(host.depth):
-            placed.append(Placed(block, Merge(step.budget.amount, prop == "true")))
+            placed.append(Placed(block, Merge(step.budget.amount, proportional(term))))
     return placed
 
 

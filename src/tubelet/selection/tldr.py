@@ -15,10 +15,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tubelet.errors import SpecError
 from tubelet.selection.core import Layout, MergeSelection, Tokens
-from tubelet.selection.merge import match
-from tubelet.selection.plan import Host, Placed, Selector
+from tubelet.selection.merge import Merge, match, proportional
+from tubelet.selection.plan import Host, Placed
 from tubelet.selection.registry import Method
 from tubelet.selection.spec import Term
 
@@ -31,21 +30,10 @@ def saliency(sharpness: Tensor) -> Tensor:
     return scaled * (scaled >= scaled.mean(dim=1, keepdim=True))
 
 
-class SalientMerge(Selector):
+class SalientMerge(Merge):
     name = "tldr"
-    place = "inside"
+    reads_keys = False
     reads_sharpness = True
-
-    def __init__(self, r: int, proportional: bool) -> None:
-        super().__init__()
-        self.r, self.proportional = r, proportional
-
-    def extra_repr(self) -> str:
-        return f"r={self.r}, prop={self.proportional}"
-
-    def leaves(self, layout: Layout, start: Layout) -> Layout:
-        joined = min(self.r, layout.tokens // 2)  # at most every seeker
-        return Layout(layout.tokens - joined, segments=1, merged=True) if joined else layout
 
     def forward(self, tokens: Tokens, left: Layout) -> MergeSelection:
         salient = saliency(tokens.sharpness)
@@ -63,14 +51,11 @@ class SalientMerge(Selector):
 
 
 def build(term: Term, host: Host) -> list[Placed]:
-    prop = term.option("prop") or "true"
-    if prop not in ("true", "false"):
-        raise SpecError(f"prop={prop} in {term}: true or false")
     placed = []
     for number, step in enumerate(term.steps):
         assert isinstance(step.budget.amount, int)
         for block in step.places or (number,):
-            placed.append(Placed(block, SalientMerge(step.budget.amount, prop == "true")))
+            placed.append(Placed(block, SalientMerge(step.budget.amount, proportional(term))))
     return placed
 
 
