@@ -125,8 +125,12 @@ def test_selectors(run):
     assert not refused["stts"] and set(refused["random"]) == {"keep", "r"} and set(refused["merge"]) == {"r"}
     why = [reason for of_selector in refused.values() for reason in of_selector.values()]
     assert why and all("pools over a dense grid" in reason or "does not hand on the pixels" in reason for reason in why)
+    assert [row["selector"] for row in rows if row["models"]["xvit"] and row["only_with"].get("xvit")] == [
+        "sta", "random", "uniform", "attention"
+    ]  # fmt: skip
     done = run("selectors")
     assert done.status == 0 and all(row["summary"] in done.out for row in rows)
+    assert "sta keep on xvit: with one group a frame, such as groups=8/8/8" in done.out
     assert all(reason in done.out for row in rows for why in row["refused"].values() for reason in why.values())
 
 
