@@ -219,6 +219,25 @@ def test_debugging_shows_where(monkeypatch: pytest.MonkeyPatch):
         main(["models"])
 
 
+def test_what_a_file_does_not_say_is_given_to_convert(run, tmp_path):
+    torch.save({"module": tiny(dim=24, heads=3, depth=3).state_dict()}, tmp_path / "weights.pth")
+    words = ["convert", tmp_path / "weights.pth", tmp_path / "out", "--set", "frames=16", "--set", "size=[32,32]"]
+    done = run(*words)
+    assert done.status == 2 and "give heads= (tubelet convert --set)" in done.err
+    assert run(*words, "--set", "heads=3").status == 0
+    config = tubelet.load_model(tmp_path / "out").config
+    assert config.arguments["heads"] == 3 and config.arguments["size"] == (32, 32)
+    for given, says in (
+        ("heads", "is not KEY=VALUE, such as heads=3"),
+        ("heads=[", "is no number, text or list"),
+        ("heads=three", "heads is 'three', and a whole number from 1 on"),
+        ("feet=3", "has no argument 'feet'"),
+        ("select=none", "give --select"),
+    ):
+        done = run(*words, "--set", "heads=3", "--set", given, "--force")
+        assert done.status == 2 and says in done.err, (given, done.err)
+
+
 @pytest.mark.filterwarnings("default")  # as outside of the tests, where it is no error
 def test_a_warning_of_the_library_is_one_line(tmp_path, capsys):
     """A file of weights alone does not say how many heads: what is guessed is said, without a path of the source."""
