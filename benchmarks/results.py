@@ -6,7 +6,8 @@
 
 Each entry is a command that prints JSON. The queue writes it to results/NAME.json as "result", with the command, the
 commit, the machine, the date and the seed. An entry that fails or is interrupted leaves nothing; the others still run.
-Timings are worth something on a machine that does nothing else.
+An entry that needs a trained model says with which command to train it (hours of a core in all); the log of that
+training is kept in results/logs. Timings are worth something on a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import json
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -63,7 +65,11 @@ STTS = {
     "runs/scenes_stts_random": (
         "configs/scenes_stts.yaml --out runs/scenes_stts_random --model.select random:T0.5@0-S0.5@1"
     ),
+    "runs/scenes_stts_uniform": (
+        "configs/scenes_stts.yaml --out runs/scenes_stts_uniform --model.select uniform:T0.5@0-S0.5@1"
+    ),
 }
+DRAWS = " ".join(f"--select random:T0.5@0-S0.5@1,seed={seed}" for seed in range(1, 6))  # one is one for all clips
 EVAD_START = {  # the dense detector, and its second run from the end of the first
     "runs/evad_jhmdb": "configs/evad_jhmdb.yaml --out runs/evad_jhmdb --data.zoom null",
     "runs/evad_jhmdb_more": (
@@ -81,7 +87,15 @@ EVADS = {  # all go on from the same weights
         ("runs/evad_jhmdb_random7", "random:keep=0.7@2,3,4"),
     )
 }
-JHMDB = {"runs/jhmdb_classifier": "configs/jhmdb_classifier.yaml --out runs/jhmdb_classifier"}
+JHMDB = {  # the packaged classifier trained on, and one that begins with nothing
+    "runs/jhmdb_classifier": "configs/jhmdb_classifier.yaml --out runs/jhmdb_classifier",
+    "runs/jhmdb_classifier_scratch": (
+        "configs/jhmdb_classifier.yaml --out runs/jhmdb_classifier_scratch --model.name videomae_small "
+        "--model.size 112 --model.dim 192 --model.depth 6 --model.heads 3 --model.weights null --epochs 60 "
+        "--optimizer.lr 5e-4 --schedule.warmup 4 "
+        """--select_until '{0.5: "random:keep=0.25@0", 0.8: "random:keep=0.5@0"}'"""
+    ),
+}
 TRAININGS = XVITS | STTS | EVAD_START | EVADS | JHMDB
 
 
@@ -120,7 +134,11 @@ ENTRIES = {
         "--curve runs/scenes_xvit_selection " + " ".join(f"--select {spec}" for spec in XVIT_SELECTS),
         needs=("runs/scenes_xvit",),
     ),
-    "scenes_stts": Entry(  # what the dense model loses to a learned choice, and to one at random
+    "scenes_stts_draws": Entry(
+        f"benchmarks.judged --model runs/scenes_stts_random {DRAWS} --data scenes:test --clips 2400",
+        needs=("runs/scenes_stts_random",),
+    ),
+    "scenes_stts": Entry(  # what the dense model loses to a learned choice, to one at random, and to evenly spaced ones
         f"benchmarks.judged {models(STTS)} --data scenes:test --clips 4800",
         needs=tuple(STTS),
     ),
@@ -129,8 +147,8 @@ ENTRIES = {
         "--out runs/table_a_scenes"
     ),
     "jhmdb_classifier_val": Entry(  # whether the packaged classifier is to be replaced
-        "benchmarks.judged --model videomae_tiny_jhmdb --model runs/jhmdb_classifier/best --data jhmdb:split1_val "
-        "--views 1x3",
+        "benchmarks.judged --model videomae_tiny_jhmdb --model runs/jhmdb_classifier/best "
+        "--model runs/jhmdb_classifier_scratch/best --data jhmdb:split1_val --views 1x3",
         data="jhmdb",
         needs=tuple(JHMDB),
     ),
@@ -204,10 +222,18 @@ def make(name: str) -> bool:
         "result": result,
     }
     RESULTS.mkdir(exist_ok=True)
+    for folder in entry.needs:
+        keep_log(ROOT / folder)
     part = RESULTS / f".{name}.part"
     part.write_text(json.dumps(record, indent=1) + "\n")
     os.replace(part, RESULTS / f"{name}.json")  # whole or not at all
     return True
+
+
+def keep_log(folder: Path) -> None:
+    """Every line of a training that a result stands on, since runs/ is not kept."""
+    (RESULTS / "logs").mkdir(exist_ok=True)
+    shutil.copy(folder / "log.jsonl", RESULTS / "logs" / f"{folder.name}.jsonl")
 
 
 def commit() -> str | None:

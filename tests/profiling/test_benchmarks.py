@@ -131,16 +131,18 @@ def test_an_entry_for_a_gpu_is_named_where_there_is_none(queue, monkeypatch, cap
 
 
 def test_an_entry_names_the_training_of_a_model_that_is_not_there(queue, monkeypatch, capsys):
-    monkeypatch.setattr(results, "ENTRIES", {"judged": results.Entry("ok", needs=("runs/one",))})
-    monkeypatch.setattr(results, "TRAININGS", {"runs/one": "one.yaml --out runs/one"})
+    monkeypatch.setattr(results, "ENTRIES", {"judged": results.Entry("ok", needs=("made/one",))})
+    monkeypatch.setattr(results, "TRAININGS", {"made/one": "one.yaml --out made/one"})
     (queue / "runs_of_others").mkdir()
     assert results.main([]) == 0
-    said = "judged: NOT RUN: it needs runs/one, which `tubelet train one.yaml --out runs/one` makes"
+    said = "judged: NOT RUN: it needs made/one, which `tubelet train one.yaml --out made/one` makes"
     assert said in capsys.readouterr().out
-    (queue / "runs" / "one").mkdir(parents=True)  # begun, not ended
+    (queue / "made" / "one").mkdir(parents=True)  # begun, not ended
     assert results.main([]) == 0 and said in capsys.readouterr().out
-    (queue / "runs" / "one" / "model.safetensors").touch()
-    assert results.state("judged") == "missing"
+    (queue / "made" / "one" / "model.safetensors").touch()
+    (queue / "made" / "one" / "log.jsonl").write_text("every line\n")
+    assert results.main([]) == 0
+    assert (queue / "results" / "logs" / "one.jsonl").read_text() == "every line\n"  # runs/ is not kept
 
 
 def scenes_xvit(**arguments):

@@ -47,11 +47,14 @@ def test_docs_quote_the_table():
     """One line a row: paper, released, with padding, ours."""
     for row in result("flops_stts"):
         paper = "-" if row["paper"] is None else f"{row['paper']:.1f}"
-        line = f"| {row['label']} | `{row['select']}` | {paper} | {row['padded']:.2f} | {row['gmacs']:.2f} |"
+        released = "-" if row["released"] is None else row["released"]
+        costs = f"{paper} | {released} | {row['padded']:.2f} | {row['gmacs']:.2f} |"
+        line = f"| {row['label']} | `{row['select']}` | {costs}"
         assert line in DOCS, line
         if "nearest" in row:
             near = row["nearest"]
-            assert f"{line} `{near['select']}`: {near['padded']:.2f} |" in DOCS, row["label"]
+            off = f", {abs(near['off']):.0%} off".replace("%", " %") if abs(near["off"]) > flops_stts.OFF else ""
+            assert f"{line} `{near['select']}`: {near['padded']:.2f}{off} |" in DOCS, row["label"]
     for row in result("topk_memory"):
         sizes = " | ".join(f"{row[key] / 2**10:.1f}" for key in ("held", "held_full", "one_hot"))
         assert f"| {row['step']} | {sizes} |" in DOCS
