@@ -10,8 +10,9 @@ import torch
 
 import tubelet
 from tests.evaluation.judged import scenes_model
-from tests.evaluation.people import people_model, videos
+from tests.evaluation.people import ava_model, films, people_model, videos
 from tubelet.data import write_video
+from tubelet.evaluation import evaluate_ava
 
 SPECS = ["sta:keep=0.4", "random:keep=0.5@1"]
 SELECTS = [word for select in SPECS for word in ("--select", select)]
@@ -142,6 +143,31 @@ def test_a_detector_is_judged_by_its_boxes(run, detector, tmp_path):
     assert "frame-mAP@.5 %" in run(*words).out
 
 
+def test_a_detector_trained_on_ava_is_judged_on_ava(run, tmp_path):
+    """From the config of its training, and from the csv alone: model and films -> AVA's csv -> frame-mAP."""
+    truth, out = films(tmp_path), tubelet.save_model(ava_model(), tmp_path / "trained")
+    config = tmp_path / "mine.yaml"
+    data = f"{{name: {truth}, rate: 5, per_video: all}}"
+    config.write_text(f"task: detect\nmodel: evad_tiny\nsteps: 1\nout: {out}\ndata: {data}\nval: {{per_video: 1}}\n")
+    done = run("evaluate", config, "--no-timing", "--json")
+    assert done.status == 0, done.err
+    (row,) = done.json
+    assert (row["videos"], row["key_frames"], row["rule"], row["every"], row["unreadable"]) == (2, 3, "published", 1, 0)
+    assert "labels outside of the map (7)" in done.err and row["notes"][0] in done.err
+    detections = out / "evaluation" / "detections" / "none.csv"
+    without = tmp_path / "val_excluded_timestamps_v2.2.csv"
+    alone = evaluate_ava(truth, detections, tmp_path / "map.pbtxt", excluded=without)
+    for level in ("0.5", "0.75"):
+        assert row[f"frame_map@{level}"] == alone.frame.at(float(level))
+    (tmp_path / "none.csv").write_text("")
+    words = ["evaluate", "--model", out, "--data", truth, "--rate", 5, "--excluded", tmp_path / "none.csv"]
+    more = run(*words, "--no-timing")
+    assert more.status == 0 and "4 key frames" in more.out and "frame-mAP@.5 %" in more.out, more.err
+    assert "video-mAP" not in more.out
+    other = run("evaluate", config, "--data", truth, "--no-timing", "--json", "--every", 2, "--out", tmp_path / "other")
+    assert other.status == 0 and other.json[0]["key_frames"] == 2, other.err  # the films are those of the training
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -152,6 +178,9 @@ def test_a_detector_is_judged_by_its_boxes(run, detector, tmp_path):
         (["--model", "DETECTOR", "--data", "BOXES", "--select", "sta:r=1,groups=4/4/2"], "every token of its key"),
         (["--model", "DETECTOR", "--model", "MODEL", "--data", "BOXES"], "is a classifier, and the others are"),
         (["--model", "MODEL", "--data", "scenes:test", "--every", "2"], "--every is of detectors"),
+        (["--model", "MODEL", "--data", "scenes:test", "--rate", "25"], "--rate is of detectors"),
+        (["--model", "DETECTOR", "--data", "BOXES", "--start", "0"], "--start is of AVA's csv files"),
+        (["--model", "DETECTOR", "--data", "BOXES", "--rate", "-1"], "'-1' is not a number above 0"),
     ],
 )
 def test_what_does_not_fit_a_detector(run, folder, detector, tmp_path, words, sentence):

@@ -3,7 +3,8 @@
 Intervals are 95 %; the difference is to the first row, with McNemar's exact p. Every video is kept as a row in --out,
 and what is there is not run again. CONFIG.yaml is that of a training (its out, data and val), instead of --model and
 --data. DATA is what check-data takes, or scenes, scenes_table, ... A --model may be repeated, to compare models.
-Detectors are judged by frame-mAP and video-mAP on key frames of annotated videos (docs/detection.md).
+Detectors are judged by frame-mAP and video-mAP on key frames of annotated videos, and on AVA's csv files by the rules
+of AVA (docs/detection.md).
 """
 
 from __future__ import annotations
@@ -42,8 +43,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("box", "silhouette"),
         help="of JHMDB: judge where a selection looks (scenes always are)",
     )
-    every = "of detectors: a key frame each so many annotated frames (default: 4)"
+    every = "of detectors: a key frame each so many annotated frames (default: 4; of AVA 1, each annotated second)"
     parser.add_argument("--every", type=options.whole(), metavar="N", help=every)
+    excluded = (
+        "of AVA: seconds that are not judged (default: the excluded_timestamps file beside DATA, if there is one)"
+    )
+    parser.add_argument("--excluded", metavar="CSV", help=excluded)
+    start = "of AVA: the second of the film at which the files begin (default: 900)"
+    parser.add_argument("--start", type=options.number(), metavar="S", help=start)
+    rate = "of AVA: frames a second of the files (default: 30)"
+    parser.add_argument("--rate", type=options.above_0(), metavar="FPS", help=rate)
     by = "what intervals take as independent: source videos, told by file names (default), or every clip"
     parser.add_argument("--by", choices=("source", "video"), default="source", help=by)
     parser.add_argument("--no-timing", action="store_true", help="leave the measuring of milliseconds out")
@@ -71,8 +80,9 @@ def run(args: argparse.Namespace) -> int:
     opened = {name: open_model(name, device=args.device) for name in models}
     if any(isinstance(model, EVAD) for model in opened.values()):
         return evaluate_people.run(args, opened, data, given, out)
-    if args.every is not None:
-        raise TubeletError(f"--every is of detectors; {models[0]} is a classifier")
+    for option in ("every", *evaluate_people.OF_AVA):
+        if getattr(args, option) is not None:
+            raise TubeletError(f"--{option} is of detectors; {models[0]} is a classifier")
     candidates = [judged(args, name, opened[name], data, given, out, several=len(models) > 1) for name in models]
     rounds = 8 * len(models)
     with Steps(0 if args.no_timing else rounds, "rounds of timing") as steps:
@@ -102,6 +112,7 @@ def what(args: argparse.Namespace) -> tuple[list[str], str, dict[str, Any]]:
         if not args.model or not args.data:
             raise TubeletError("say what is evaluated: CONFIG.yaml of a training, or --model PATH and --data DATA")
         return args.model, args.data, {}
+    from tubelet.cli import evaluate_people
     from tubelet.training import read_config
     from tubelet.training.config import ONLY_TRAINING
 
@@ -114,7 +125,7 @@ def what(args: argparse.Namespace) -> tuple[list[str], str, dict[str, Any]]:
     section = config.val or config.data
     data, given = section.name, {k: v for k, v in section.options.items() if config.val or k not in ONLY_TRAINING}
     if args.data:  # another data set than that of the training
-        data, given = args.data, {}
+        data, given = args.data, evaluate_people.same_films(args.data, given)
     return args.model or [str(folder)], data, given
 
 
@@ -151,12 +162,14 @@ def selects(args: argparse.Namespace, model: VideoModel) -> list[str]:
 
 
 @contextmanager
-def running(args: argparse.Namespace, name: str, out: Path | None, *, several: bool) -> Iterator[dict[str, Any]]:
+def running(
+    args: argparse.Namespace, name: str, out: Path | None, *, several: bool, what: str = "videos"
+) -> Iterator[dict[str, Any]]:
     """What runs over videos are given alike, of classifiers (judge) and of detectors (look); its bar ends with it."""
     with ExitStack() as stack:
 
         def begin(total: int) -> Callable[[int], None]:
-            return stack.enter_context(Steps(total, f"videos, {name}")).advance
+            return stack.enter_context(Steps(total, f"{what}, {name}")).advance
 
         yield {
             "out": None if out is None else out / "rows",

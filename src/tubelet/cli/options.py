@@ -38,6 +38,17 @@ def share():
     return parse
 
 
+def number(most: float = 1e6):
+    """The type of a number from 0 on."""
+
+    def parse(text: str) -> float:
+        if not re.fullmatch(r"\d*\.?\d*", text, re.ASCII) or text in ("", ".") or not float(text) < most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to below {most:g}")
+        return float(text)
+
+    return parse
+
+
 def above_0(most: float = 1000.0):
     """The type of a number above 0."""
 

@@ -20,12 +20,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256
 from itertools import accumulate, islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -36,9 +37,10 @@ from tubelet.data.check.leaks import source_of
 from tubelet.data.datasets.ava import is_ava_csv
 from tubelet.data.datasets.base import clips_id
 from tubelet.data.datasets.keyframes import KeyframeClips, annotated_frames, open_keyframes
+from tubelet.data.datasets.listing import Record
 from tubelet.data.datasets.registry import READERS, split_name
 from tubelet.data.datasets.tubes import Tube, Tubes
-from tubelet.data.video import open_video
+from tubelet.data.video import VideoInfo, open_video
 from tubelet.detection import KeyClips, kept_proposals, scaled_boxes
 from tubelet.errors import TubeletError, VideoError
 from tubelet.evaluation.data import check_labels, class_names
@@ -50,6 +52,8 @@ from tubelet.models.base import VideoModel
 from tubelet.models.evad import EVAD, Predictions
 
 T = TypeVar("T")
+R = TypeVar("R", bound=OfVideo)
+Begin = Callable[[int], Callable[[int], None]]  # called with how many are left, gives what is called as they are done
 
 EVERY = 4
 RULES = ("joint", "published")
@@ -73,12 +77,16 @@ class Seen(OfVideo):
 
 
 @dataclass(frozen=True)
-class Looked:
-    """selects -> rows by index;  bad: name -> sentence of each video that could not be read;  every: see `look`."""
+class Looked(Generic[R]):
+    """selects -> rows by index;  bad: name -> sentence of each video that could not be read;  every: see `look`.
 
-    rows: dict[str, dict[int, Seen]]
+    notes: sentences on what was looked at
+    """
+
+    rows: dict[str, dict[int, R]]
     every: int = EVERY
     bad: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def open_people(
@@ -91,11 +99,9 @@ def open_people(
     """
     options.pop("per_video", None)
     name, named = split_name(data)
-    p, names = model.config.preprocessing, class_names(model)
-    short = p.size if isinstance(p.size, int) else min(p.size)
-    given: dict[str, Any] = {"frames": p.frames, "stride": p.stride, "short": short, "mean": p.mean, "std": p.std}
+    given, names = clip_options(model), class_names(model)
     if is_ava_csv(Path(name)):
-        raise TubeletError(f"{name}: AVA is judged by its own rules: tubelet.evaluation.evaluate_ava (docs/boxes.md)")
+        raise TubeletError(f"{name}: AVA is judged by its own rules: tubelet.evaluation.ava_people (docs/detection.md)")
     if names is not None and name not in READERS:
         given["labels"] = names
     try:
@@ -104,6 +110,13 @@ def open_people(
         raise TubeletError(f"{data}: no such option of key frames ({error})") from None
     check_labels(names, model.num_classes, dataset.labels, str(data))
     return dataset
+
+
+def clip_options(model: EVAD) -> dict[str, Any]:
+    """Options of `KeyframeClips`: the clips that a detector takes."""
+    p = model.config.preprocessing
+    short = p.size if isinstance(p.size, int) else min(p.size)
+    return {"frames": p.frames, "stride": p.stride, "short": short, "mean": p.mean, "std": p.std}
 
 
 def look(
@@ -120,8 +133,8 @@ def look(
     renew: bool = False,
     strict: bool = False,
     note: Callable[[str], None] = lambda sentence: None,
-    begin: Callable[[int], Callable[[int], None]] = lambda total: lambda videos: None,
-) -> Looked:
+    begin: Begin = lambda total: lambda videos: None,
+) -> Looked[Seen]:
     """What the detector says with each selection, on the same key frames; each video is decoded once for all of them.
 
     Args:
@@ -134,14 +147,13 @@ def look(
     if every < 1:
         raise TubeletError(f"every must be at least 1, got {every}")
     copies = {select: variant(model, select) for select in dict.fromkeys(selects)}
-    identity, listing, annotated = weights_id(model), f"{data} ({clips_id(dataset)})", annotation_id(dataset)
-    files: dict[str, RowFile[Seen] | Memory[Seen]] = {}
-    for select in copies:
-        belonging = Belonging(identity, select, listing, {**protocol(dataset), "every": every, "annotated": annotated})
-        path = None if out is None else out / file_name(*([title] if title else []), select)
-        files[select] = Memory() if path is None else RowFile(path, belonging, read_seen, renew=renew)
+    belonging = {
+        "model": weights_id(model),
+        "data": f"{data} ({clips_id(dataset)})",
+        "protocol": {**protocol(dataset), "every": every, "annotated": annotation_id(dataset)},
+    }
     bad: dict[str, str] = {}
-    try:
+    with row_files(copies, belonging, read_seen, out, title, renew) as files:
         chosen = chosen_videos(len(dataset.videos), limit)
         left = [index for index in chosen if any(index not in file.rows for file in files.values())]
         done = begin(len(left))
@@ -161,6 +173,25 @@ def look(
         wanted = set(chosen)
         rows_of = {s: {i: row for i, row in file.rows.items() if i in wanted} for s, file in files.items()}
         return Looked(rows_of, every, bad)
+
+
+@contextmanager
+def row_files(
+    selects: Iterable[str],
+    belonging: Mapping[str, Any],
+    read: Callable[[dict[str, Any]], R],
+    out: Path | None,
+    title: str,
+    renew: bool,
+) -> Iterator[dict[str, RowFile[R] | Memory[R]]]:
+    """What is kept of each selection, in memory alone where `out` is None; closed at the end."""
+    files: dict[str, RowFile[R] | Memory[R]] = {}
+    try:
+        for select in selects:
+            path = None if out is None else out / file_name(*([title] if title else []), select)
+            own = Belonging(select=select, **belonging)
+            files[select] = Memory() if path is None else RowFile(path, own, read, renew=renew)
+        yield files
     finally:
         for file in files.values():
             file.close()
@@ -194,19 +225,33 @@ def clips_of(dataset: KeyframeClips, index: int, every: int) -> Iterator[tuple[i
     Raises VideoError or OSError if it cannot be read.
     """
     record, tubes = dataset.videos[index]
-    annotated = annotated_frames(tubes)
+    annotated = annotated_frames(tubes).tolist()
+
+    def wanted(total: int) -> list[int]:
+        there = [frame for frame in annotated if frame < total]
+        if not there:
+            raise VideoError(f"the file has {total} frames, and the first with a box is {annotated[0]}")
+        return key_frames(there, every)
+
+    for frame, clip, info in clips_at(dataset, record, wanted):
+        yield frame, clip, (info.height, info.width)
+
+
+def clips_at(
+    dataset: KeyframeClips, record: Record, wanted: Callable[[int], Sequence[int]]
+) -> Iterator[tuple[int, Tensor, VideoInfo]]:
+    """(key frame, uint8 (T, h, w, 3), what the file says) of those that are wanted of as many frames as there are.
+
+    Raises VideoError or OSError if the file cannot be read.
+    """
     resize = partial(keyframe.resized, short=dataset.short, longest=dataset.longest)
     try:
         with open_video(record.path, backend=dataset.backend) as reader:
-            there = annotated[annotated < len(reader.timeline)].tolist()
-            if not there:
-                total = len(reader.timeline)
-                raise VideoError(f"the file has {total} frames, and the first with a box is {int(annotated[0])}")
-            wanted, size = key_frames(there, every), (reader.info.height, reader.info.width)
-            clips = KeyClips(reader, wanted, dataset.frames, dataset.stride, resize, by_time=False)
-            for number, (frame, clip) in zip(wanted, clips, strict=False):
+            frames = wanted(len(reader.timeline))
+            clips = KeyClips(reader, frames, dataset.frames, dataset.stride, resize, by_time=False)
+            for number, (frame, clip) in zip(frames, clips, strict=False):
                 if frame == number:  # otherwise it lies behind the last one that can be decoded
-                    yield frame, clip, size
+                    yield frame, clip, reader.info
     except (TubeletError, RuntimeError, MemoryError) as error:
         reason = " ".join(str(error).split())
         raise VideoError(reason if str(record.path) in reason else f"{record.path}: {reason}") from error
@@ -279,9 +324,9 @@ def measured(dataset: KeyframeClips, rows: Iterable[Seen], *, every: int = EVERY
     return evaluate_tubes(truth_of(dataset, rows), detections_of(rows, rule, dataset), rules=rules_for(every))
 
 
-def clip_size(rows: Iterable[Seen]) -> tuple[int, int]:
+def clip_size(sizes: Iterable[tuple[int, int]]) -> tuple[int, int]:
     """(height, width) of most clips."""
-    return Counter(row.size for row in rows).most_common(1)[0][0]
+    return Counter(sizes).most_common(1)[0][0]
 
 
 def _seen(
@@ -292,7 +337,7 @@ def _seen(
     frames: list[int] = []
     said: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {select: [] for select in models}
     size = (0, 0)
-    for part in _parts(clips_of(dataset, index, every), batch):
+    for part in in_parts(clips_of(dataset, index, every), batch):
         numbers, clips, originals = zip(*part, strict=True)
         frames += numbers
         size = (clips[0].shape[1], clips[0].shape[2])
@@ -318,7 +363,7 @@ def _seen(
     return rows
 
 
-def _parts(items: Iterable[T], size: int) -> Iterator[list[T]]:
+def in_parts(items: Iterable[T], size: int) -> Iterator[list[T]]:
     some = iter(items)
     while part := list(islice(some, size)):
         yield part
