@@ -1,5 +1,6 @@
 """tubelet evaluate: the table, its JSON, bad input, and a process that is killed."""
 
+import argparse
 import json
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import torch
 import tubelet
 from tests.evaluation.judged import scenes_model
 from tests.evaluation.people import ava_model, films, people_model, videos
+from tubelet.cli import evaluate
 from tubelet.data import write_video
 from tubelet.evaluation import evaluate_ava
 
@@ -20,7 +22,7 @@ QUICK = ["--no-timing", "--data", "scenes:test"]
 FIELDS = {
     "model", "select", "data", "views", "videos", "unreadable", "top1", "top1_95", "top5", "top5_95", "mean_class",
     "mean_class_95", "log_loss", "difference", "difference_95", "only_first", "only_this", "p", "gmacs", "gmacs_video",
-    "ratio", "tokens", "params_m", "recall", "precision", "kept", "random_recall", "random_precision",
+    "ratio", "tokens", "params_m", "recall", "precision", "kept", "random_recall", "random_precision", "notes",
 }  # fmt: skip
 
 
@@ -86,7 +88,8 @@ def test_config_of_a_training(run, folder, tmp_path):
     config.write_text(f"{model}out: {folder}\ndata: scenes_easy\nval: {{split: test}}\n")
     done = run("evaluate", config, "--no-timing", "--limit", 3, "--out", tmp_path / "out", "--json")
     assert done.status == 0, done.err
-    assert done.json[0]["data"] == "scenes_easy" and done.json[0]["model"] == str(folder)
+    assert done.json[0]["data"] == "scenes_easy:test" and done.json[0]["model"] == str(folder)
+    assert done.json[0]["notes"] == [] and "of the training" not in done.err
     config.write_text(f"{model}out: {tmp_path / 'empty'}\ndata: scenes_easy\n")
     assert "no model.safetensors there yet" in run("evaluate", config).err
     config.write_text(f"{model}data: scenes_easy\n")
@@ -94,6 +97,37 @@ def test_config_of_a_training(run, folder, tmp_path):
     config.write_text("a list\n")
     assert "keys such as model, data and batch are expected" in run("evaluate", config).err
     assert "cannot be read" in run("evaluate", tmp_path / "none.yaml").err
+
+
+def test_clips_of_the_training_are_said_to_be_so(run, model, tmp_path):
+    for split in ("train", "val"):
+        for number, label in enumerate(("walk", "run", "sit")):
+            pixels = torch.randint(256, (16, 32, 48, 3), generator=torch.Generator().manual_seed(number)).byte()
+            (tmp_path / "mk" / split / label).mkdir(parents=True)
+            write_video(tmp_path / "mk" / split / label / "a.mp4", pixels, fps=25)
+    config, mk = tmp_path / "mine.yaml", tmp_path / "mk"
+    head = f"model: videomae_small\nsteps: 3\nout: {model}\n"
+    said = "these are the clips of the training itself"
+    for text, asked, name, own in (
+        (f"data: {mk / 'train'}\n", None, f"{mk / 'train'}", True),
+        (f"data: {mk}\n", None, f"{mk}:val", False),  # it trained on mk:train
+        (f"data: {mk}:train\n", None, f"{mk}:train", True),
+        (f"data: {mk}:train\n", f"{mk}:val", f"{mk}:val", False),
+        (f"data: {{name: {mk}, split: train}}\nval: {{split: val}}\n", None, f"{mk}:val", False),
+        ("data: scenes\n", None, "scenes:val", False),
+        ("data: scenes\n", "scenes:train", "scenes:train", True),
+        (f"data: {{name: {mk}, split: train}}\nval: {{split: train}}\n", None, f"{mk}:train", True),
+    ):
+        config.write_text(head + text)
+        args = argparse.Namespace(config=config, data=asked, model=None, root=None, out=None)
+        _, data, given, notes = evaluate.what(args)
+        assert evaluate.shown_name(args, data, given) == name and (notes != []) == own
+        assert all(one.startswith(f"{name}: {said}") for one in notes)
+        assert not notes or ("says no val" in notes[0]) == (asked is None and "val:" not in text)
+    done = run("evaluate", config, "--no-timing", "--views", "1x1", "--out", tmp_path / "out")
+    assert done.status == 0 and f"{mk}:train: 3 videos" in done.out and f"{mk}:train: {said};" in done.err
+    (row,) = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert row["data"] == f"{mk}:train" and said in row["notes"][0]
 
 
 @pytest.mark.parametrize(

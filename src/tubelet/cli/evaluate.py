@@ -72,29 +72,32 @@ def run(args: argparse.Namespace) -> int:
     from tubelet.inference import open_model
     from tubelet.models.evad import EVAD
 
-    models, data, given = what(args)
+    models, data, given, notes = what(args)
+    for sentence in notes:
+        note(f"tubelet: {sentence}")
     options.set_threads(args.threads)
     out = Path(args.out) if args.out else None
     if out is not None and out.exists() and not out.is_dir():
         raise TubeletError(f"{out} is a file; a folder for the rows is needed")
     opened = {name: open_model(name, device=args.device) for name in models}
     if any(isinstance(model, EVAD) for model in opened.values()):
-        return evaluate_people.run(args, opened, data, given, out)
+        return evaluate_people.run(args, opened, data, given, notes, out)
     for option in ("every", *evaluate_people.OF_AVA):
         if getattr(args, option) is not None:
             raise TubeletError(f"--{option} is of detectors; {models[0]} is a classifier")
     candidates = [judged(args, name, opened[name], data, given, out, several=len(models) > 1) for name in models]
-    rounds = 8 * len(models)
+    shown, rounds = shown_name(args, data, given), 8 * len(models)
     with Steps(0 if args.no_timing else rounds, "rounds of timing") as steps:
         rows = table(
             candidates,
-            data,
+            shown,
             by=args.by,
             timing=not args.no_timing,
             device=args.device,
             threads=args.threads or 1,
             progress=lambda done, total: steps.reach(done),
         )
+    rows = [{**row, "notes": notes} for row in rows]
     if out is not None:
         write(rows, out, note)
     if args.json:
@@ -106,13 +109,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def what(args: argparse.Namespace) -> tuple[list[str], str, dict[str, Any]]:
-    """Models, data set and options of it, from a config or the command line."""
+def what(args: argparse.Namespace) -> tuple[list[str], str, dict[str, Any], list[str]]:
+    """Models, data set, options of it and what is to be known of it, from a config or the command line."""
     if args.config is None:
         if not args.model or not args.data:
             raise TubeletError("say what is evaluated: CONFIG.yaml of a training, or --model PATH and --data DATA")
-        return args.model, args.data, {}
+        return args.model, args.data, {}, []
     from tubelet.cli import evaluate_people
+    from tubelet.data.datasets.registry import full_name
     from tubelet.training import read_config
     from tubelet.training.config import ONLY_TRAINING
 
@@ -126,7 +130,19 @@ def what(args: argparse.Namespace) -> tuple[list[str], str, dict[str, Any]]:
     data, given = section.name, {k: v for k, v in section.options.items() if config.val or k not in ONLY_TRAINING}
     if args.data:  # another data set than that of the training
         data, given = args.data, evaluate_people.same_films(args.data, given)
-    return args.model or [str(folder)], data, given
+    notes, own = [], config.data.options
+    judged = shown_name(args, data, given)
+    if judged == full_name(config.data.name, split=own.get("split"), train=True, root=own.get("root")):
+        why = "" if config.val or args.data else f", {args.config} says no val"
+        notes.append(f"{judged}: these are the clips of the training itself{why}; the figures say nothing of others")
+    return args.model or [str(folder)], data, given, notes
+
+
+def shown_name(args: argparse.Namespace, data: str, given: dict[str, Any]) -> str:
+    """The data set with its split, as tables call it."""
+    from tubelet.data.datasets.registry import full_name
+
+    return full_name(data, split=given.get("split"), root=given.get("root", args.root))
 
 
 def judged(

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tubelet.cli.evaluate import running, selects
+from tubelet.cli.evaluate import running, selects, shown_name
 from tubelet.cli.output import Steps, in_runs, note, print_json, print_table
 from tubelet.errors import TubeletError
 
@@ -19,7 +19,14 @@ CLASSIFIERS_ONLY = {"views": ONE_VIEW, "average": ONE_VIEW, "truth": "a detector
 OF_AVA = ("excluded", "start", "rate")
 
 
-def run(args: argparse.Namespace, models: dict[str, Any], data: str, given: dict[str, Any], out: Path | None) -> int:
+def run(
+    args: argparse.Namespace,
+    models: dict[str, Any],
+    data: str,
+    given: dict[str, Any],
+    notes: list[str],
+    out: Path | None,
+) -> int:
     from tubelet.evaluation.ava_people import write_detections
     from tubelet.evaluation.people import EVERY, RULES
     from tubelet.evaluation.people_report import people_table
@@ -46,7 +53,7 @@ def run(args: argparse.Namespace, models: dict[str, Any], data: str, given: dict
     with Steps(0 if args.no_timing else 8 * len(models), "rounds of timing") as steps:
         rows = people_table(
             detectors,
-            data,
+            shown_name(args, data, given),
             rule="published" if ava else RULES[0],
             by=args.by,
             timing=not args.no_timing,
@@ -54,11 +61,13 @@ def run(args: argparse.Namespace, models: dict[str, Any], data: str, given: dict
             threads=args.threads or 1,
             progress=lambda done, total: steps.reach(done),
         )
+    own_notes = dict.fromkeys(sentence for row in rows for sentence in row["notes"])
+    rows = [{**row, "notes": [*notes, *row["notes"]]} for row in rows]
     if out is not None:
         write(rows, out, note, "frame_map@0.5")
         for one in detectors if ava else ():
             write_detections(out / "detections", one.looked, one.name if len(models) > 1 else "")
-    for sentence in dict.fromkeys(sentence for row in rows for sentence in row["notes"]):
+    for sentence in own_notes:
         note(f"tubelet: {sentence}")
     if args.json:
         print_json(rows)
