@@ -12,9 +12,10 @@ import torch
 import tubelet
 from tests.evaluation.judged import scenes_model
 from tests.evaluation.people import ava_model, films, people_model, videos
-from tubelet.cli import evaluate
+from tubelet.cli import evaluate, evaluate_people
 from tubelet.data import write_video
 from tubelet.evaluation import evaluate_ava
+from tubelet.evaluation.people import RULES, measured, open_people, read_seen
 
 SPECS = ["sta:keep=0.4", "random:keep=0.5@1"]
 SELECTS = [word for select in SPECS for word in ("--select", select)]
@@ -174,7 +175,16 @@ def test_a_detector_is_judged_by_its_boxes(run, detector, tmp_path):
     assert dense["frame_difference@0.5"] is None and pruned["frame_difference@0.5_95"] is not None
     assert done.json == json.loads((tmp_path / "out" / "report.json").read_text())
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"rows", "report.json", "report.csv", "curve.png"}
-    assert "frame-mAP@.5 %" in run(*words).out
+    shown = run(*words, "--rule", "joint").out
+    assert "frame-mAP@.5 %" in shown
+    assert "6 key frames (1 of 6 annotated), 32x43 pixels, rule joint: score = person x action" in shown
+    published = run(*words, "--rule", "published", "--json")
+    assert dense["rule"] == "joint" and published.json[0]["rule"] == "published"
+    rows = [read_seen(json.loads(line)) for line in (tmp_path / "out/rows/none.jsonl").read_text().splitlines()[1:]]
+    dataset = open_people(tubelet.load_model(detector), boxes)
+    for row in (dense, published.json[0]):
+        assert row["frame_map@0.5"] == measured(dataset, rows, every=6, rule=row["rule"]).frame.at(0.5)
+    assert evaluate_people.RULES == RULES == tuple(evaluate_people.RULE)
 
 
 def test_a_detector_trained_on_ava_is_judged_on_ava(run, tmp_path):
@@ -197,7 +207,8 @@ def test_a_detector_trained_on_ava_is_judged_on_ava(run, tmp_path):
     words = ["evaluate", "--model", out, "--data", truth, "--rate", 5, "--excluded", tmp_path / "none.csv"]
     more = run(*words, "--no-timing")
     assert more.status == 0 and "4 key frames" in more.out and "frame-mAP@.5 %" in more.out, more.err
-    assert "video-mAP" not in more.out
+    assert "video-mAP" not in more.out and "rule published: score = action" in more.out
+    assert "AVA is judged by the published rule" in run(*words, "--rule", "joint").err
     other = run("evaluate", config, "--data", truth, "--no-timing", "--json", "--every", 2, "--out", tmp_path / "other")
     assert other.status == 0 and other.json[0]["key_frames"] == 2, other.err  # the films are those of the training
 
@@ -212,6 +223,8 @@ def test_a_detector_trained_on_ava_is_judged_on_ava(run, tmp_path):
         (["--model", "DETECTOR", "--data", "BOXES", "--select", "sta:r=1,groups=4/4/2"], "every token of its key"),
         (["--model", "DETECTOR", "--model", "MODEL", "--data", "BOXES"], "is a classifier, and the others are"),
         (["--model", "MODEL", "--data", "scenes:test", "--every", "2"], "--every is of detectors"),
+        (["--model", "MODEL", "--data", "scenes:test", "--rule", "joint"], "--rule is of detectors"),
+        (["--model", "DETECTOR", "--data", "BOXES", "--rule", "best"], "'best'"),
         (["--model", "MODEL", "--data", "scenes:test", "--rate", "25"], "--rate is of detectors"),
         (["--model", "DETECTOR", "--data", "BOXES", "--start", "0"], "--start is of AVA's csv files"),
         (["--model", "DETECTOR", "--data", "BOXES", "--rate", "-1"], "'-1' is not a number above 0"),

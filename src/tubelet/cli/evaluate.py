@@ -27,6 +27,8 @@ EXAMPLE = "tubelet evaluate --model runs/mine --data data:val --select sta:keep=
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from tubelet.cli import evaluate_people
+
     parser.add_argument("config", nargs="?", metavar="CONFIG.yaml", help="of a training whose model is evaluated")
     parser.add_argument("--model", action="append", metavar="PATH", help=f"{options.MODEL_HELP}; may be repeated")
     parser.add_argument("--data", metavar="DATA", help="a folder, a csv, or a name such as jhmdb:split1_test")
@@ -45,6 +47,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     every = "of detectors: a key frame each so many annotated frames (default: 4; of AVA 1, each annotated second)"
     parser.add_argument("--every", type=options.whole(), metavar="N", help=every)
+    rule = (
+        "of detectors: joint scores a person's action by person times action (default); published by the action alone, "
+        "of people from 0.7 on or all where none is (AVA: always)"
+    )
+    parser.add_argument("--rule", choices=evaluate_people.RULES, help=rule)
     excluded = (
         "of AVA: seconds that are not judged (default: the excluded_timestamps file beside DATA, if there is one)"
     )
@@ -82,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     opened = {name: open_model(name, device=args.device) for name in models}
     if any(isinstance(model, EVAD) for model in opened.values()):
         return evaluate_people.run(args, opened, data, given, notes, out)
-    for option in ("every", *evaluate_people.OF_AVA):
+    for option in ("every", "rule", *evaluate_people.OF_AVA):
         if getattr(args, option) is not None:
             raise TubeletError(f"--{option} is of detectors; {models[0]} is a classifier")
     candidates = [judged(args, name, opened[name], data, given, out, several=len(models) > 1) for name in models]

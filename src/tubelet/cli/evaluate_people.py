@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 ONE_VIEW = "a detector sees one clip a key frame"
 CLASSIFIERS_ONLY = {"views": ONE_VIEW, "average": ONE_VIEW, "truth": "a detector is judged by its boxes"}
+RULES = ("joint", "published")  # those of evaluation.people, which imports torch
 OF_AVA = ("excluded", "start", "rate")
+
+RULE = {"joint": "score = person x action", "published": "score = action, of people from 0.7 or of all"}
 
 
 def run(
@@ -28,7 +31,7 @@ def run(
     out: Path | None,
 ) -> int:
     from tubelet.evaluation.ava_people import write_detections
-    from tubelet.evaluation.people import EVERY, RULES
+    from tubelet.evaluation.people import EVERY
     from tubelet.evaluation.people_report import people_table
     from tubelet.evaluation.report import write
     from tubelet.models.evad import EVAD
@@ -45,6 +48,8 @@ def run(
     for option in OF_AVA:
         if getattr(args, option) is not None and not ava:
             raise TubeletError(f"--{option} is of AVA's csv files, and {data} is none; leave it out")
+    if ava and args.rule == "joint":
+        raise TubeletError("--rule joint: AVA is judged by the published rule; leave it out")
     args.every = args.every or (1 if ava else EVERY)
     judge = looked_at_ava if ava else looked
     detectors: Any = [
@@ -54,7 +59,7 @@ def run(
         rows = people_table(
             detectors,
             shown_name(args, data, given),
-            rule="published" if ava else RULES[0],
+            rule="published" if ava else args.rule or RULES[0],
             by=args.by,
             timing=not args.no_timing,
             device=args.device,
@@ -151,8 +156,10 @@ def show(rows: list[dict[str, Any]]) -> None:
         for row in rows
     ]
     model = "" if several else f"{first['model']} on "
+    every = "" if first["every"] == 1 else f" (1 of {first['every']} annotated)"
     title = (
-        f"{model}{first['data']}: {first['videos']} videos, {first['key_frames']} key frames, {first['size']} pixels"
+        f"{model}{first['data']}: {first['videos']} videos, {first['key_frames']} key frames{every}, "
+        f"{first['size']} pixels, rule {first['rule']}: {RULE[first['rule']]}"
     )
     if unreadable := max(row["unreadable"] for row in rows):
         title += f"; {unreadable} more videos could not be read"
