@@ -57,6 +57,17 @@ def test_json_and_what_is_kept(run, folder, tmp_path):
     assert len(rows_of(tmp_path / "out")) == 4
 
 
+def test_help_says_how_many_threads_milliseconds_are_of(run, monkeypatch, folder):
+    """Without --threads an evaluation has all, and its timing one."""
+    monkeypatch.setenv("COLUMNS", "200")
+    assert "default: all; milliseconds are measured with one" in run("evaluate", "--help").out
+    given = []
+    monkeypatch.setattr("tubelet.evaluation.table", lambda *of, threads, **more: given.append(threads) or [])
+    for words in ([], ["--threads", torch.get_num_threads()]):
+        assert run("evaluate", "--model", folder, *QUICK, "--limit", 1, "--json", *words).status == 0
+    assert given == [1, torch.get_num_threads()]
+
+
 def test_two_models_on_the_same_clips(run, folder, tmp_path):
     other = tubelet.load_model(folder)
     torch.nn.init.normal_(other.head.weight)

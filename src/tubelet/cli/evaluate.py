@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers", type=options.whole(0, 1024), default=0, metavar="N", help="processes that decode (default: 0)"
     )
-    options.add_device(parser)
+    options.add_device(parser, more="; milliseconds are measured with one")
     options.add_json(parser)
 
 

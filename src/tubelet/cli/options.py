@@ -91,9 +91,9 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON alone; notes and progress go to standard error")
 
 
-def add_device(parser: argparse.ArgumentParser, threads: int | None = None) -> None:
+def add_device(parser: argparse.ArgumentParser, threads: int | None = None, more: str = "") -> None:
     parser.add_argument("--device", default="cpu", metavar="D", help="cpu (default), cuda or cuda:1")
-    usual = threads or "all"
+    usual = f"{threads or 'all'}{more}"
     count = whole(most=MOST_THREADS)
     parser.add_argument("--threads", type=count, default=threads, metavar="N", help=f"of the CPU (default: {usual})")
 
