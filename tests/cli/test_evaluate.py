@@ -186,14 +186,15 @@ def test_a_detector_is_judged_by_its_boxes(run, detector, tmp_path):
     assert dense["frame_difference@0.5"] is None and pruned["frame_difference@0.5_95"] is not None
     assert done.json == json.loads((tmp_path / "out" / "report.json").read_text())
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"rows", "report.json", "report.csv", "curve.png"}
-    shown = run(*words, "--rule", "joint").out
-    assert "frame-mAP@.5 %" in shown
-    assert "6 key frames (1 of 6 annotated), 32x43 pixels, rule joint: score = person x action" in shown
-    published = run(*words, "--rule", "published", "--json")
-    assert dense["rule"] == "joint" and published.json[0]["rule"] == "published"
+    everywhere = run(*words[:-2], "--every", 9, "--all-frames", "--rule", "joint", "--out", tmp_path / "all").out
+    assert "4 key frames (1 of 9 frames), 32x43 pixels, rule joint: score = person x action" in everywhere
+    shown = run(*words, "--rule", "published").out
+    assert "6 key frames (1 of 6 annotated), 32x43 pixels, rule published" in shown and "frame-mAP@.5 %" in shown
+    (published,) = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert dense["rule"] == "joint" and published["rule"] == "published" and not published["all_frames"]
     rows = [read_seen(json.loads(line)) for line in (tmp_path / "out/rows/none.jsonl").read_text().splitlines()[1:]]
     dataset = open_people(tubelet.load_model(detector), boxes)
-    for row in (dense, published.json[0]):
+    for row in (dense, published):
         assert row["frame_map@0.5"] == measured(dataset, rows, every=6, rule=row["rule"]).frame.at(0.5)
     assert evaluate_people.RULES == RULES == tuple(evaluate_people.RULE)
 
@@ -220,6 +221,7 @@ def test_a_detector_trained_on_ava_is_judged_on_ava(run, tmp_path):
     assert more.status == 0 and "4 key frames" in more.out and "frame-mAP@.5 %" in more.out, more.err
     assert "video-mAP" not in more.out and "rule published: score = action" in more.out
     assert "AVA is judged by the published rule" in run(*words, "--rule", "joint").err
+    assert "AVA is judged at the seconds that have a box" in run(*words, "--all-frames").err
     other = run("evaluate", config, "--data", truth, "--no-timing", "--json", "--every", 2, "--out", tmp_path / "other")
     assert other.status == 0 and other.json[0]["key_frames"] == 2, other.err  # the films are those of the training
 
@@ -234,6 +236,7 @@ def test_a_detector_trained_on_ava_is_judged_on_ava(run, tmp_path):
         (["--model", "DETECTOR", "--data", "BOXES", "--select", "sta:r=1,groups=4/4/2"], "every token of its key"),
         (["--model", "DETECTOR", "--model", "MODEL", "--data", "BOXES"], "is a classifier, and the others are"),
         (["--model", "MODEL", "--data", "scenes:test", "--every", "2"], "--every is of detectors"),
+        (["--model", "MODEL", "--data", "scenes:test", "--all-frames"], "--all-frames is of detectors"),
         (["--model", "MODEL", "--data", "scenes:test", "--rule", "joint"], "--rule is of detectors"),
         (["--model", "DETECTOR", "--data", "BOXES", "--rule", "best"], "'best'"),
         (["--model", "MODEL", "--data", "scenes:test", "--rate", "25"], "--rate is of detectors"),

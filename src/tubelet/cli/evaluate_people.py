@@ -50,6 +50,8 @@ def run(
             raise TubeletError(f"--{option} is of AVA's csv files, and {data} is none; leave it out")
     if ava and args.rule == "joint":
         raise TubeletError("--rule joint: AVA is judged by the published rule; leave it out")
+    if ava and args.all_frames:
+        raise TubeletError("--all-frames: AVA is judged at the seconds that have a box; leave it out")
     args.every = args.every or (1 if ava else EVERY)
     judge = looked_at_ava if ava else looked
     detectors: Any = [
@@ -110,7 +112,8 @@ def looked(
 
     dataset = open_people(model, data, **{"root": args.root, **given})
     with running(args, name, out, several=several) as options:
-        found = look(model, dataset, selects(args, model), every=args.every, data=data, **options)
+        options |= {"every": args.every, "all_frames": args.all_frames}
+        found = look(model, dataset, selects(args, model), data=data, **options)
     return Detector(name, model, dataset, found)
 
 
@@ -156,7 +159,8 @@ def show(rows: list[dict[str, Any]]) -> None:
         for row in rows
     ]
     model = "" if several else f"{first['model']} on "
-    every = "" if first["every"] == 1 else f" (1 of {first['every']} annotated)"
+    of = "frames" if first["all_frames"] else "annotated"
+    every = f" (1 of {first['every']} {of})" if first["every"] > 1 or first["all_frames"] else ""
     title = (
         f"{model}{first['data']}: {first['videos']} videos, {first['key_frames']} key frames{every}, "
         f"{first['size']} pixels, rule {first['rule']}: {RULE[first['rule']]}"

@@ -13,7 +13,8 @@ JHMDB's. Otherwise they are estimates from a part of the frames, in which
 - a tube has at least 15 / every key frames (rounded down), in the place of 15 frames;
 - the overlap of tubes is that on the key frames.
 Frames without any true box are not looked at, as some evaluators do (`TubeRules.frames`): on untrimmed videos such as
-UCF101-24's, false alarms there are not counted. Frames that the file lacks are left out of the truth.
+UCF101-24's, false alarms there are not counted. With `all_frames` they are: key frames are every `every`-th of all
+frames of a video, and none of their numbers is left out. Frames that the file lacks are left out of the truth.
 """
 
 from __future__ import annotations
@@ -80,13 +81,14 @@ class Seen(OfVideo):
 class Looked(Generic[R]):
     """selects -> rows by index;  bad: name -> sentence of each video that could not be read;  every: see `look`.
 
-    notes: sentences on what was looked at
+    all_frames: see `look`;  notes: sentences on what was looked at
     """
 
     rows: dict[str, dict[int, R]]
     every: int = EVERY
     bad: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    all_frames: bool = False
 
 
 def open_people(
@@ -125,6 +127,7 @@ def look(
     selects: Sequence[str],
     *,
     every: int = EVERY,
+    all_frames: bool = False,
     data: str = "",
     out: Path | None = None,
     title: str = "",
@@ -139,6 +142,7 @@ def look(
 
     Args:
         every: a key frame each so many annotated frames, the first half a space after the beginning.
+        all_frames: each so many frames, annotated or not.
         batch: key frames a forward pass; those of one video.
         data, out, title, limit, renew, strict, begin: see `judge`. Rows are written as videos are done.
 
@@ -150,7 +154,8 @@ def look(
     belonging = {
         "model": weights_id(model),
         "data": f"{data} ({clips_id(dataset)})",
-        "protocol": {**protocol(dataset), "every": every, "annotated": annotation_id(dataset)},
+        "protocol": {**protocol(dataset), "every": every, "annotated": annotation_id(dataset)}
+        | ({"all_frames": True} if all_frames else {}),
     }
     bad: dict[str, str] = {}
     with row_files(copies, belonging, read_seen, out, title, renew) as files:
@@ -160,7 +165,7 @@ def look(
         for index in left:
             missing = {select: copies[select] for select, file in files.items() if index not in file.rows}
             try:
-                rows = _seen(missing, dataset, index, every, batch)
+                rows = _seen(missing, dataset, index, every, batch, all_frames)
             except (VideoError, OSError) as error:
                 if strict:
                     raise
@@ -172,7 +177,7 @@ def look(
             done(1)
         wanted = set(chosen)
         rows_of = {s: {i: row for i, row in file.rows.items() if i in wanted} for s, file in files.items()}
-        return Looked(rows_of, every, bad)
+        return Looked(rows_of, every, bad, all_frames=all_frames)
 
 
 @contextmanager
@@ -219,7 +224,9 @@ def key_frames(annotated: Sequence[int], every: int) -> list[int]:
     return list(annotated[min(every, len(annotated)) // 2 :: every])
 
 
-def clips_of(dataset: KeyframeClips, index: int, every: int) -> Iterator[tuple[int, Tensor, tuple[int, int]]]:
+def clips_of(
+    dataset: KeyframeClips, index: int, every: int, all_frames: bool = False
+) -> Iterator[tuple[int, Tensor, tuple[int, int]]]:
     """(key frame, uint8 (T, h, w, 3), (height, width) of the video) of each key frame that the file has.
 
     Raises VideoError or OSError if it cannot be read.
@@ -231,7 +238,7 @@ def clips_of(dataset: KeyframeClips, index: int, every: int) -> Iterator[tuple[i
         there = [frame for frame in annotated if frame < total]
         if not there:
             raise VideoError(f"the file has {total} frames, and the first with a box is {annotated[0]}")
-        return key_frames(there, every)
+        return key_frames(range(total) if all_frames else there, every)
 
     for frame, clip, info in clips_at(dataset, record, wanted):
         yield frame, clip, (info.height, info.width)
@@ -267,12 +274,13 @@ def numbered(frames: Sequence[int], tubes: Sequence[Tube]) -> list[int]:
     return [0, *accumulate(1 if on else 2 for on in goes_on.tolist())]
 
 
-def truth_of(dataset: KeyframeClips, rows: Iterable[Seen]) -> Tubes:
-    """The true tubes on the key frames of each row, which are `numbered`."""
+def truth_of(dataset: KeyframeClips, rows: Iterable[Seen], all_frames: bool = False) -> Tubes:
+    """The true tubes on the key frames of each row, which are `numbered` or, of all frames, 0, 1, 2, ..."""
     videos = {}
     for row in rows:
         tubes = dataset.videos[row.index][1]
-        of_row, numbers = torch.tensor(row.frames), torch.tensor(numbered(row.frames, tubes))
+        count = range(len(row.frames)) if all_frames else numbered(row.frames, tubes)
+        of_row, numbers = torch.tensor(row.frames), torch.tensor(count)
         videos[row.name] = [
             Tube(tube.label, numbers[at], tube.boxes[place], tube.person)
             for tube in tubes
@@ -318,10 +326,18 @@ def rules_for(every: int) -> TubeRules:
     return replace(EDGES, shortest=max(EDGES.shortest // every, 1), link=EDGES.link / every)
 
 
-def measured(dataset: KeyframeClips, rows: Iterable[Seen], *, every: int = EVERY, rule: str = RULES[0]) -> TubeResult:
-    """Frame-mAP and video-mAP at all thresholds. `every` as it was in `look`."""
+def measured(
+    dataset: KeyframeClips,
+    rows: Iterable[Seen],
+    *,
+    every: int = EVERY,
+    rule: str = RULES[0],
+    all_frames: bool = False,
+) -> TubeResult:
+    """Frame-mAP and video-mAP at all thresholds. `every` and `all_frames` as they were in `look`."""
     rows = sorted(rows, key=lambda row: row.index)
-    return evaluate_tubes(truth_of(dataset, rows), detections_of(rows, rule, dataset), rules=rules_for(every))
+    found = detections_of(rows, rule, None if all_frames else dataset)
+    return evaluate_tubes(truth_of(dataset, rows, all_frames), found, rules=rules_for(every))
 
 
 def clip_size(sizes: Iterable[tuple[int, int]]) -> tuple[int, int]:
@@ -330,14 +346,14 @@ def clip_size(sizes: Iterable[tuple[int, int]]) -> tuple[int, int]:
 
 
 def _seen(
-    models: Mapping[str, VideoModel], dataset: KeyframeClips, index: int, every: int, batch: int
+    models: Mapping[str, VideoModel], dataset: KeyframeClips, index: int, every: int, batch: int, all_frames: bool
 ) -> dict[str, Seen]:
     """A row of each model, of one pass through the video."""
     record, annotated_size = dataset.videos[index][0], dataset.tubes.size
     frames: list[int] = []
     said: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {select: [] for select in models}
     size = (0, 0)
-    for part in in_parts(clips_of(dataset, index, every), batch):
+    for part in in_parts(clips_of(dataset, index, every, all_frames), batch):
         numbers, clips, originals = zip(*part, strict=True)
         frames += numbers
         size = (clips[0].shape[1], clips[0].shape[2])

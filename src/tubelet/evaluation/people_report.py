@@ -37,7 +37,9 @@ class Detector:
         return {(row.name, frame) for row in self.looked.rows[select].values() for frame in row.frames}
 
     def measured(self, select: str, rule: str) -> TubeResult:
-        return measured(self.dataset, self.looked.rows[select].values(), every=self.looked.every, rule=rule)
+        looked = self.looked
+        options: dict[str, Any] = {"every": looked.every, "rule": rule, "all_frames": looked.all_frames}
+        return measured(self.dataset, looked.rows[select].values(), **options)
 
 
 @dataclass(frozen=True)
@@ -82,10 +84,11 @@ def people_table(
             "video".
         timing: measure milliseconds of one clip, runs interleaved; without it those fields are left out.
 
-    Fields (shares are 0 to 1; `..._95` are intervals): model, select, data, every, rule, videos, key_frames,
-    unreadable; frame_map@0.5, @0.75, @0.5:0.95 and video_map@0.2, @0.5, @0.75, @0.5:0.95; frame_difference@... and
-    video_difference@... to the first row; size (height x width of the clips, of most of them), gmacs (a clip), ratio,
-    tokens, params_m; ms_median, ms_p95, speedup; notes, sentences on what was judged. None where it does not apply.
+    Fields (shares are 0 to 1; `..._95` are intervals): model, select, data, every, all_frames, rule, videos,
+    key_frames, unreadable; frame_map@0.5, @0.75, @0.5:0.95 and video_map@0.2, @0.5, @0.75, @0.5:0.95;
+    frame_difference@... and video_difference@... to the first row; size (height x width of the clips, of most of them),
+    gmacs (a clip), ratio, tokens, params_m; ms_median, ms_p95, speedup; notes, sentences on what was judged. None where
+    it does not apply.
     Of AVA there is no video_....
 
     Raises TubeletError if the detectors did not look at the same key frames.
@@ -116,6 +119,7 @@ def people_table(
                     "select": select,
                     "data": data,
                     "every": one.looked.every,
+                    "all_frames": one.looked.all_frames,
                     "rule": rule,
                     "videos": len(clusters),
                     "key_frames": len(seen),
