@@ -108,6 +108,10 @@ def test_a_detector_that_is_right_reaches_one(data, looked):
     assert sum(ranking.positives.sum() for ranking in result.frame.rankings) == 4  # 7 is not in the map, 902 excluded
     wrong = [replace(row, boxes=row.boxes[::-1]) for row in rows]
     assert measured_ava(data, wrong).frame.at(0.5) < 0.5
+    empty = [replace(row, boxes=[[0.0, 0.0, 0.04, 0.0]] * 2) for row in rows]
+    assert measured_ava(data, empty).frame.at(0.5) == 0  # all at an edge: wrong, and no error
+    more = [replace(row, boxes=[[0.0, 0.0, 0.04, 0.0], row.boxes[1]]) for row in rows]
+    assert measured_ava(data, more).frame.at(0.5) == 1 and len(measured_ava(data, more).notes) == 1
     assert measured_ava(data, rows[:1]).frame.at(0.5) == 1  # what was not looked at is not missed
 
 
@@ -152,6 +156,8 @@ def test_what_is_not_there_is_named_and_left_out(model, tmp_path):
         found = look_ava(model, data, ["none"], note=said.append, out=tmp_path / "rows")
         assert list(found.bad) == ["gone", "ghi"] and len(found.rows["none"]) == 3
         assert "1 of 4 seconds are not in their files, such as 999 of abc: not judged" in found.notes
+    late = look_ava(model, open_ava(model, path, rate=30), ["none"])
+    assert "has 20 frames, and the first with a box is 30 by start 900, rate 30" in late.bad["abc"]
     assert f"{tmp_path} has no video gone" in said and any("ghi.mp4" in sentence for sentence in said)
     assert 0 <= measured_ava(data, found.rows["none"].values()).frame.at(0.5) <= 1
     with pytest.raises(VideoError, match="has no video gone"):

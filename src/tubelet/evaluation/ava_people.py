@@ -246,12 +246,16 @@ def detections_of_ava(rows: Iterable[SeenSecond]) -> AvaBoxes:
 
 
 def measured_ava(data: AvaVideos, rows: Iterable[SeenSecond]) -> AvaResult:
-    """Frame-mAP at all thresholds, of the seconds that have a row alone."""
+    """Frame-mAP at all thresholds, of the seconds that have a row alone.
+
+    Empty boxes and actions outside of the map, which the rules leave out, are ordinary of a detector: no note on them.
+    """
     rows = list(rows)
     seen = {(row.name, row.second) for row in rows}
     truth = data.truth.rows(np.array([at in seen for at in _places(data.truth)], bool))
     found = detections_of_ava(rows)
-    return evaluate_ava(truth, found.rows(np.isin(found.label, list(data.names))), data.names)
+    whole = (found.boxes[:, :2] < found.boxes[:, 2:]).all(1)
+    return evaluate_ava(truth, found.rows(whole & np.isin(found.label, list(data.names))), data.names)
 
 
 def write_detections(folder: Path, looked: Looked[SeenSecond], title: str = "") -> list[Path]:
@@ -292,7 +296,8 @@ def _seen(
     def wanted(total: int) -> list[int]:
         there = [frame for frame in frames if frame < total]
         if not there:
-            raise VideoError(f"the file has {total} frames, and the first with a box is {frames[0]}")
+            times = f"start {data.start:g}, rate {data.rate:g}"
+            raise VideoError(f"the file has {total} frames, and the first with a box is {frames[0]} by {times}")
         return there
 
     for part in in_parts(clips_at(data.clips, record, wanted), batch):
