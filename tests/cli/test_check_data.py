@@ -58,6 +58,21 @@ def test_a_csv_of_boxes(run, data: Path):
     assert done.status == 2 and "is checked alone" in done.err
 
 
+def test_a_config_is_no_list_of_clips(run, data: Path):
+    for name, text, kind in (
+        ("mine.yaml", "model: {name: videomae_small, select: none}\ndata: scenes\nsteps: 3\n", "a config"),
+        ("mine.YML", "data: train\n", "a config"),
+        ("clips.json", '{"a": {"path": "train/wave/a.mp4", "label": "wave"}}', "JSON"),
+    ):
+        (data / name).write_text(text)
+        for words in ([name], ["train", name]):
+            done = run("check-data", *(data / word for word in words))
+            assert (done.status, done.out) == (2, "") and len(done.err.splitlines()) == 1
+            assert f"{data / name}: {kind}, not a table of clips; lines path,label[,start,end] are needed" in done.err
+    (data / "list.txt").write_text("train/wave/a.mp4 wave\n")
+    assert run("check-data", data / "list.txt").status == 0
+
+
 def test_notes_are_no_problems(run, data: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TUBELET_DATA", str(data))
     (data / "jhmdb").mkdir()

@@ -1,5 +1,6 @@
 """tubelet evaluate: the table, its JSON, bad input, and a process that is killed."""
 
+import argparse
 import json
 import signal
 import subprocess
@@ -10,8 +11,11 @@ import torch
 
 import tubelet
 from tests.evaluation.judged import scenes_model
-from tests.evaluation.people import people_model, videos
+from tests.evaluation.people import ava_model, films, people_model, videos
+from tubelet.cli import evaluate, evaluate_people
 from tubelet.data import write_video
+from tubelet.evaluation import evaluate_ava
+from tubelet.evaluation.people import RULES, measured, open_people, read_seen
 
 SPECS = ["sta:keep=0.4", "random:keep=0.5@1"]
 SELECTS = [word for select in SPECS for word in ("--select", select)]
@@ -19,7 +23,7 @@ QUICK = ["--no-timing", "--data", "scenes:test"]
 FIELDS = {
     "model", "select", "data", "views", "videos", "unreadable", "top1", "top1_95", "top5", "top5_95", "mean_class",
     "mean_class_95", "log_loss", "difference", "difference_95", "only_first", "only_this", "p", "gmacs", "gmacs_video",
-    "ratio", "tokens", "params_m", "recall", "precision", "kept", "random_recall", "random_precision",
+    "ratio", "tokens", "params_m", "recall", "precision", "kept", "random_recall", "random_precision", "notes",
 }  # fmt: skip
 
 
@@ -51,6 +55,17 @@ def test_json_and_what_is_kept(run, folder, tmp_path):
     more = run(*words, "--select", "uniform:keep=0.5@1")
     assert more.status == 0 and "uniform:keep=0.5@1" in more.out and "kept %" in more.out and "95 %" in more.out
     assert len(rows_of(tmp_path / "out")) == 4
+
+
+def test_help_says_how_many_threads_milliseconds_are_of(run, monkeypatch, folder):
+    """Without --threads an evaluation has all, and its timing one."""
+    monkeypatch.setenv("COLUMNS", "200")
+    assert "default: all; milliseconds are measured with one" in run("evaluate", "--help").out
+    given = []
+    monkeypatch.setattr("tubelet.evaluation.table", lambda *of, threads, **more: given.append(threads) or [])
+    for words in ([], ["--threads", torch.get_num_threads()]):
+        assert run("evaluate", "--model", folder, *QUICK, "--limit", 1, "--json", *words).status == 0
+    assert given == [1, torch.get_num_threads()]
 
 
 def test_two_models_on_the_same_clips(run, folder, tmp_path):
@@ -85,7 +100,8 @@ def test_config_of_a_training(run, folder, tmp_path):
     config.write_text(f"{model}out: {folder}\ndata: scenes_easy\nval: {{split: test}}\n")
     done = run("evaluate", config, "--no-timing", "--limit", 3, "--out", tmp_path / "out", "--json")
     assert done.status == 0, done.err
-    assert done.json[0]["data"] == "scenes_easy" and done.json[0]["model"] == str(folder)
+    assert done.json[0]["data"] == "scenes_easy:test" and done.json[0]["model"] == str(folder)
+    assert done.json[0]["notes"] == [] and "of the training" not in done.err
     config.write_text(f"{model}out: {tmp_path / 'empty'}\ndata: scenes_easy\n")
     assert "no model.safetensors there yet" in run("evaluate", config).err
     config.write_text(f"{model}data: scenes_easy\n")
@@ -93,6 +109,37 @@ def test_config_of_a_training(run, folder, tmp_path):
     config.write_text("a list\n")
     assert "keys such as model, data and batch are expected" in run("evaluate", config).err
     assert "cannot be read" in run("evaluate", tmp_path / "none.yaml").err
+
+
+def test_clips_of_the_training_are_said_to_be_so(run, model, tmp_path):
+    for split in ("train", "val"):
+        for number, label in enumerate(("walk", "run", "sit")):
+            pixels = torch.randint(256, (16, 32, 48, 3), generator=torch.Generator().manual_seed(number)).byte()
+            (tmp_path / "mk" / split / label).mkdir(parents=True)
+            write_video(tmp_path / "mk" / split / label / "a.mp4", pixels, fps=25)
+    config, mk = tmp_path / "mine.yaml", tmp_path / "mk"
+    head = f"model: videomae_small\nsteps: 3\nout: {model}\n"
+    said = "these are the clips of the training itself"
+    for text, asked, name, own in (
+        (f"data: {mk / 'train'}\n", None, f"{mk / 'train'}", True),
+        (f"data: {mk}\n", None, f"{mk}:val", False),  # it trained on mk:train
+        (f"data: {mk}:train\n", None, f"{mk}:train", True),
+        (f"data: {mk}:train\n", f"{mk}:val", f"{mk}:val", False),
+        (f"data: {{name: {mk}, split: train}}\nval: {{split: val}}\n", None, f"{mk}:val", False),
+        ("data: scenes\n", None, "scenes:val", False),
+        ("data: scenes\n", "scenes:train", "scenes:train", True),
+        (f"data: {{name: {mk}, split: train}}\nval: {{split: train}}\n", None, f"{mk}:train", True),
+    ):
+        config.write_text(head + text)
+        args = argparse.Namespace(config=config, data=asked, model=None, root=None, out=None)
+        _, data, given, notes = evaluate.what(args)
+        assert evaluate.shown_name(args, data, given) == name and (notes != []) == own
+        assert all(one.startswith(f"{name}: {said}") for one in notes)
+        assert not notes or ("says no val" in notes[0]) == (asked is None and "val:" not in text)
+    done = run("evaluate", config, "--no-timing", "--views", "1x1", "--out", tmp_path / "out")
+    assert done.status == 0 and f"{mk}:train: 3 videos" in done.out and f"{mk}:train: {said};" in done.err
+    (row,) = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert row["data"] == f"{mk}:train" and said in row["notes"][0]
 
 
 @pytest.mark.parametrize(
@@ -139,7 +186,44 @@ def test_a_detector_is_judged_by_its_boxes(run, detector, tmp_path):
     assert dense["frame_difference@0.5"] is None and pruned["frame_difference@0.5_95"] is not None
     assert done.json == json.loads((tmp_path / "out" / "report.json").read_text())
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"rows", "report.json", "report.csv", "curve.png"}
-    assert "frame-mAP@.5 %" in run(*words).out
+    everywhere = run(*words[:-2], "--every", 9, "--all-frames", "--rule", "joint", "--out", tmp_path / "all").out
+    assert "4 key frames (1 of 9 frames), 32x43 pixels, rule joint: score = person x action" in everywhere
+    shown = run(*words, "--rule", "published").out
+    assert "6 key frames (1 of 6 annotated), 32x43 pixels, rule published" in shown and "frame-mAP@.5 %" in shown
+    (published,) = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert dense["rule"] == "joint" and published["rule"] == "published" and not published["all_frames"]
+    rows = [read_seen(json.loads(line)) for line in (tmp_path / "out/rows/none.jsonl").read_text().splitlines()[1:]]
+    dataset = open_people(tubelet.load_model(detector), boxes)
+    for row in (dense, published):
+        assert row["frame_map@0.5"] == measured(dataset, rows, every=6, rule=row["rule"]).frame.at(0.5)
+    assert evaluate_people.RULES == RULES == tuple(evaluate_people.RULE)
+
+
+def test_a_detector_trained_on_ava_is_judged_on_ava(run, tmp_path):
+    """From the config of its training, and from the csv alone: model and films -> AVA's csv -> frame-mAP."""
+    truth, out = films(tmp_path), tubelet.save_model(ava_model(), tmp_path / "trained")
+    config = tmp_path / "mine.yaml"
+    data = f"{{name: {truth}, rate: 5, per_video: all}}"
+    config.write_text(f"task: detect\nmodel: evad_tiny\nsteps: 1\nout: {out}\ndata: {data}\nval: {{per_video: 1}}\n")
+    done = run("evaluate", config, "--no-timing", "--json")
+    assert done.status == 0, done.err
+    (row,) = done.json
+    assert (row["videos"], row["key_frames"], row["rule"], row["every"], row["unreadable"]) == (2, 3, "published", 1, 0)
+    assert "labels outside of the map (7)" in done.err and row["notes"][0] in done.err
+    detections = out / "evaluation" / "detections" / "none.csv"
+    without = tmp_path / "val_excluded_timestamps_v2.2.csv"
+    alone = evaluate_ava(truth, detections, tmp_path / "map.pbtxt", excluded=without)
+    for level in ("0.5", "0.75"):
+        assert row[f"frame_map@{level}"] == alone.frame.at(float(level))
+    (tmp_path / "none.csv").write_text("")
+    words = ["evaluate", "--model", out, "--data", truth, "--rate", 5, "--excluded", tmp_path / "none.csv"]
+    more = run(*words, "--no-timing")
+    assert more.status == 0 and "4 key frames" in more.out and "frame-mAP@.5 %" in more.out, more.err
+    assert "video-mAP" not in more.out and "rule published: score = action" in more.out
+    assert "AVA is judged by the published rule" in run(*words, "--rule", "joint").err
+    assert "AVA is judged at the seconds that have a box" in run(*words, "--all-frames").err
+    other = run("evaluate", config, "--data", truth, "--no-timing", "--json", "--every", 2, "--out", tmp_path / "other")
+    assert other.status == 0 and other.json[0]["key_frames"] == 2, other.err  # the films are those of the training
 
 
 @pytest.mark.parametrize(
@@ -152,6 +236,12 @@ def test_a_detector_is_judged_by_its_boxes(run, detector, tmp_path):
         (["--model", "DETECTOR", "--data", "BOXES", "--select", "sta:r=1,groups=4/4/2"], "every token of its key"),
         (["--model", "DETECTOR", "--model", "MODEL", "--data", "BOXES"], "is a classifier, and the others are"),
         (["--model", "MODEL", "--data", "scenes:test", "--every", "2"], "--every is of detectors"),
+        (["--model", "MODEL", "--data", "scenes:test", "--all-frames"], "--all-frames is of detectors"),
+        (["--model", "MODEL", "--data", "scenes:test", "--rule", "joint"], "--rule is of detectors"),
+        (["--model", "DETECTOR", "--data", "BOXES", "--rule", "best"], "'best'"),
+        (["--model", "MODEL", "--data", "scenes:test", "--rate", "25"], "--rate is of detectors"),
+        (["--model", "DETECTOR", "--data", "BOXES", "--start", "0"], "--start is of AVA's csv files"),
+        (["--model", "DETECTOR", "--data", "BOXES", "--rate", "-1"], "'-1' is not a number above 0"),
     ],
 )
 def test_what_does_not_fit_a_detector(run, folder, detector, tmp_path, words, sentence):

@@ -178,6 +178,29 @@ def test_boxes(data):
         check_boxes(data / "boxes.csv")
 
 
+def test_boxes_of_another_resolution(data):
+    """Training cuts them at the edges of the picture (32 x 16) without a word."""
+    head = "path,frame,x1,y1,x2,y2,label\n"
+    fits = "train/run/train0.mp4,{},-2,-1.5,34,18,run\n"
+    over = ["train/run/train0.mp4,3,0,0,30,18.5,run\n", "val/run/val0.mp4,4,-2.5,0,30,15,run\n"]
+
+    def told(*rows):
+        (data / "boxes.csv").write_text(head + "".join(rows))
+        return [problem.message for problem in check_boxes(data / "boxes.csv").problems if problem.kind == "box"]
+
+    assert told(fits.format(0), fits.format(1)) == []
+    (some,) = told(fits.format(0), fits.format(1), over[0], fits.format(4))
+    assert (
+        "1 of 4 boxes (25 %) reach more than 2 pixels over the edges, such as [0.0, 0.0, 30.0, 18.5] at frame 3" in some
+    )
+    assert "train/run/train0.mp4 (32 x 16)" in some and "resolution" not in some
+    (left,) = told(fits.format(0), over[1], fits.format(5))
+    assert "1 of 3 boxes" in left and "[-2.5, 0.0, 30.0, 15.0] at frame 4 of val/run/val0.mp4" in left
+    *outside, most = told(over[0], over[1], "val/run/val0.mp4,5,40,5,89.5,52.5,run\n", fits.format(5))
+    assert len(outside) == 1 and "is outside of the 32 x 16 picture" in outside[0]
+    assert "3 of 4 boxes (75 %)" in most and "they would fit pictures of 90 x 53: are they pixels of another" in most
+
+
 def test_tubes_of_a_data_set_by_name(data, tmp_path):
     root = tmp_path / "jhmdb"
     for number, label in enumerate(("run", "run", "run", "walk", "walk")):

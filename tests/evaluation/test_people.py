@@ -133,6 +133,44 @@ def test_nobody_is_followed_from_one_stretch_of_annotation_to_the_next(model, bo
     assert (result.video.values == 1).all() and sum(map(len, result.tubes.values())) == 8
 
 
+def test_false_alarms_where_nobody_is_count_over_all_frames(model, boxes):
+    """Half of each video has no box; a detector that is right about the others sees somebody there too."""
+    dataset = open_people(model, without(boxes, "half.csv", lambda t: t > 9))
+    found = look(model, dataset, ["none"], every=1, all_frames=True).rows["none"].values()
+    assert all(row.frames == list(range(20)) for row in found)
+    whole = open_people(model, boxes)
+    tubes = [whole.videos[row.index][1][0] for row in found]
+    where = [dict(zip(tube.frames.tolist(), tube.boxes.tolist(), strict=True)) for tube in tubes]
+    alarmed = [
+        replace(
+            row,
+            boxes=[[of.get(frame, [0.0, 0.0, 9.0, 9.0])] for frame in row.frames],
+            people=[[1.0 if frame in of else 0.0] for frame in row.frames],
+            actions=[[[float(label == dataset.videos[row.index][1][0].label) for label in range(2)]]] * 20,
+        )
+        for row, of in zip(found, where, strict=True)
+    ]
+    quiet = [replace(row, people=[[float(frame > 9 and frame < 19)] for frame in row.frames]) for row in alarmed]
+    assert measured(dataset, quiet, every=1, all_frames=True).frame.at(0.5) == 1
+    assert measured(dataset, alarmed, every=1, all_frames=True).frame.at(0.5) < 0.8
+    seen = look(model, dataset, ["none"], every=1).rows["none"].values()
+    assert all(row.frames == list(range(10, 19)) for row in seen)
+    # the published numbers, of detections under their own numbers of frames
+    rows = list(found)
+    expected = evaluate_tubes(dataset.tubes, detections_of(rows), rules=judging.EDGES)
+    result = measured(dataset, rows, every=1, all_frames=True)
+    np.testing.assert_array_equal(result.frame.values, expected.frame.values)
+    np.testing.assert_array_equal(result.video.values, expected.video.values)
+
+
+def test_rows_of_all_frames_are_kept_apart(model, dataset, tmp_path):
+    look(model, dataset, ["none"], out=tmp_path, limit=1, every=6)
+    with pytest.raises(TubeletError, match="rows of another evaluation: protocol"):
+        look(model, dataset, ["none"], out=tmp_path, limit=1, every=6, all_frames=True)
+    again = look(model, dataset, ["none"], out=tmp_path, limit=1, every=6, all_frames=True, renew=True)
+    assert [row.frames for row in again.rows["none"].values()] == [[3, 9, 15]] and again.all_frames
+
+
 def test_scores_are_joint_or_as_published(looked):
     row = looked.rows["none"][0]
     frames, proposals = np.array(row.people).shape

@@ -3,7 +3,8 @@
 Intervals are 95 %; the difference is to the first row, with McNemar's exact p. Every video is kept as a row in --out,
 and what is there is not run again. CONFIG.yaml is that of a training (its out, data and val), instead of --model and
 --data. DATA is what check-data takes, or scenes, scenes_table, ... A --model may be repeated, to compare models.
-Detectors are judged by frame-mAP and video-mAP on key frames of annotated videos (docs/detection.md).
+Detectors are judged by frame-mAP and video-mAP on key frames of annotated videos, and on AVA's csv files by the rules
+of AVA (docs/detection.md).
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ EXAMPLE = "tubelet evaluate --model runs/mine --data data:val --select sta:keep=
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from tubelet.cli import evaluate_people
+
     parser.add_argument("config", nargs="?", metavar="CONFIG.yaml", help="of a training whose model is evaluated")
     parser.add_argument("--model", action="append", metavar="PATH", help=f"{options.MODEL_HELP}; may be repeated")
     parser.add_argument("--data", metavar="DATA", help="a folder, a csv, or a name such as jhmdb:split1_test")
@@ -42,8 +45,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("box", "silhouette"),
         help="of JHMDB: judge where a selection looks (scenes always are)",
     )
-    every = "of detectors: a key frame each so many annotated frames (default: 4)"
+    every = "of detectors: a key frame each so many annotated frames (default: 4; of AVA 1, each annotated second)"
     parser.add_argument("--every", type=options.whole(), metavar="N", help=every)
+    every_frame = (
+        "of detectors: --every counts all frames of a video, not the annotated ones alone, so that false alarms where "
+        "nobody is count, as in figures published on UCF101-24"
+    )
+    parser.add_argument("--all-frames", action="store_true", help=every_frame)
+    rule = (
+        "of detectors: joint scores a person's action by person times action (default); published by the action alone, "
+        "of people from 0.7 on or all where none is (AVA: always)"
+    )
+    parser.add_argument("--rule", choices=evaluate_people.RULES, help=rule)
+    excluded = (
+        "of AVA: seconds that are not judged (default: the excluded_timestamps file beside DATA, if there is one)"
+    )
+    parser.add_argument("--excluded", metavar="CSV", help=excluded)
+    start = "of AVA: the second of the film at which the files begin (default: 900)"
+    parser.add_argument("--start", type=options.number(), metavar="S", help=start)
+    rate = "of AVA: frames a second of the files (default: 30)"
+    parser.add_argument("--rate", type=options.above_0(), metavar="FPS", help=rate)
     by = "what intervals take as independent: source videos, told by file names (default), or every clip"
     parser.add_argument("--by", choices=("source", "video"), default="source", help=by)
     parser.add_argument("--no-timing", action="store_true", help="leave the measuring of milliseconds out")
@@ -53,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers", type=options.whole(0, 1024), default=0, metavar="N", help="processes that decode (default: 0)"
     )
-    options.add_device(parser)
+    options.add_device(parser, more="; milliseconds are measured with one")
     options.add_json(parser)
 
 
@@ -63,28 +84,34 @@ def run(args: argparse.Namespace) -> int:
     from tubelet.inference import open_model
     from tubelet.models.evad import EVAD
 
-    models, data, given = what(args)
+    models, data, given, notes = what(args)
+    for sentence in notes:
+        note(f"tubelet: {sentence}")
     options.set_threads(args.threads)
     out = Path(args.out) if args.out else None
     if out is not None and out.exists() and not out.is_dir():
         raise TubeletError(f"{out} is a file; a folder for the rows is needed")
     opened = {name: open_model(name, device=args.device) for name in models}
     if any(isinstance(model, EVAD) for model in opened.values()):
-        return evaluate_people.run(args, opened, data, given, out)
-    if args.every is not None:
-        raise TubeletError(f"--every is of detectors; {models[0]} is a classifier")
+        return evaluate_people.run(args, opened, data, given, notes, out)
+    for option in ("every", "rule", *evaluate_people.OF_AVA):
+        if getattr(args, option) is not None:
+            raise TubeletError(f"--{option} is of detectors; {models[0]} is a classifier")
+    if args.all_frames:
+        raise TubeletError(f"--all-frames is of detectors; {models[0]} is a classifier")
     candidates = [judged(args, name, opened[name], data, given, out, several=len(models) > 1) for name in models]
-    rounds = 8 * len(models)
+    shown, rounds = shown_name(args, data, given), 8 * len(models)
     with Steps(0 if args.no_timing else rounds, "rounds of timing") as steps:
         rows = table(
             candidates,
-            data,
+            shown,
             by=args.by,
             timing=not args.no_timing,
             device=args.device,
             threads=args.threads or 1,
             progress=lambda done, total: steps.reach(done),
         )
+    rows = [{**row, "notes": notes} for row in rows]
     if out is not None:
         write(rows, out, note)
     if args.json:
@@ -96,12 +123,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def what(args: argparse.Namespace) -> tuple[list[str], str, dict[str, Any]]:
-    """Models, data set and options of it, from a config or the command line."""
+def what(args: argparse.Namespace) -> tuple[list[str], str, dict[str, Any], list[str]]:
+    """Models, data set, options of it and what is to be known of it, from a config or the command line."""
     if args.config is None:
         if not args.model or not args.data:
             raise TubeletError("say what is evaluated: CONFIG.yaml of a training, or --model PATH and --data DATA")
-        return args.model, args.data, {}
+        return args.model, args.data, {}, []
+    from tubelet.cli import evaluate_people
+    from tubelet.data.datasets.registry import full_name
     from tubelet.training import read_config
     from tubelet.training.config import ONLY_TRAINING
 
@@ -114,8 +143,20 @@ def what(args: argparse.Namespace) -> tuple[list[str], str, dict[str, Any]]:
     section = config.val or config.data
     data, given = section.name, {k: v for k, v in section.options.items() if config.val or k not in ONLY_TRAINING}
     if args.data:  # another data set than that of the training
-        data, given = args.data, {}
-    return args.model or [str(folder)], data, given
+        data, given = args.data, evaluate_people.same_films(args.data, given)
+    notes, own = [], config.data.options
+    judged = shown_name(args, data, given)
+    if judged == full_name(config.data.name, split=own.get("split"), train=True, root=own.get("root")):
+        why = "" if config.val or args.data else f", {args.config} says no val"
+        notes.append(f"{judged}: these are the clips of the training itself{why}; the figures say nothing of others")
+    return args.model or [str(folder)], data, given, notes
+
+
+def shown_name(args: argparse.Namespace, data: str, given: dict[str, Any]) -> str:
+    """The data set with its split, as tables call it."""
+    from tubelet.data.datasets.registry import full_name
+
+    return full_name(data, split=given.get("split"), root=given.get("root", args.root))
 
 
 def judged(
@@ -151,12 +192,14 @@ def selects(args: argparse.Namespace, model: VideoModel) -> list[str]:
 
 
 @contextmanager
-def running(args: argparse.Namespace, name: str, out: Path | None, *, several: bool) -> Iterator[dict[str, Any]]:
+def running(
+    args: argparse.Namespace, name: str, out: Path | None, *, several: bool, what: str = "videos"
+) -> Iterator[dict[str, Any]]:
     """What runs over videos are given alike, of classifiers (judge) and of detectors (look); its bar ends with it."""
     with ExitStack() as stack:
 
         def begin(total: int) -> Callable[[int], None]:
-            return stack.enter_context(Steps(total, f"videos, {name}")).advance
+            return stack.enter_context(Steps(total, f"{what}, {name}")).advance
 
         yield {
             "out": None if out is None else out / "rows",

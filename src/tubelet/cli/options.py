@@ -38,6 +38,17 @@ def share():
     return parse
 
 
+def number(most: float = 1e6):
+    """The type of a number from 0 on."""
+
+    def parse(text: str) -> float:
+        if not re.fullmatch(r"\d*\.?\d*", text, re.ASCII) or text in ("", ".") or not float(text) < most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to below {most:g}")
+        return float(text)
+
+    return parse
+
+
 def above_0(most: float = 1000.0):
     """The type of a number above 0."""
 
@@ -94,9 +105,9 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON alone; notes and progress go to standard error")
 
 
-def add_device(parser: argparse.ArgumentParser, threads: int | None = None) -> None:
+def add_device(parser: argparse.ArgumentParser, threads: int | None = None, more: str = "") -> None:
     parser.add_argument("--device", default="cpu", metavar="D", help="cpu (default), cuda or cuda:1")
-    usual = threads or "all"
+    usual = f"{threads or 'all'}{more}"
     count = whole(most=MOST_THREADS)
     parser.add_argument("--threads", type=count, default=threads, metavar="N", help=f"of the CPU (default: {usual})")
 

@@ -13,19 +13,21 @@ JHMDB's. Otherwise they are estimates from a part of the frames, in which
 - a tube has at least 15 / every key frames (rounded down), in the place of 15 frames;
 - the overlap of tubes is that on the key frames.
 Frames without any true box are not looked at, as some evaluators do (`TubeRules.frames`): on untrimmed videos such as
-UCF101-24's, false alarms there are not counted. Frames that the file lacks are left out of the truth.
+UCF101-24's, false alarms there are not counted. With `all_frames` they are: key frames are every `every`-th of all
+frames of a video, and none of their numbers is left out. Frames that the file lacks are left out of the truth.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256
 from itertools import accumulate, islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -36,9 +38,10 @@ from tubelet.data.check.leaks import source_of
 from tubelet.data.datasets.ava import is_ava_csv
 from tubelet.data.datasets.base import clips_id
 from tubelet.data.datasets.keyframes import KeyframeClips, annotated_frames, open_keyframes
+from tubelet.data.datasets.listing import Record
 from tubelet.data.datasets.registry import READERS, split_name
 from tubelet.data.datasets.tubes import Tube, Tubes
-from tubelet.data.video import open_video
+from tubelet.data.video import VideoInfo, open_video
 from tubelet.detection import KeyClips, kept_proposals, scaled_boxes
 from tubelet.errors import TubeletError, VideoError
 from tubelet.evaluation.data import check_labels, class_names
@@ -50,6 +53,8 @@ from tubelet.models.base import VideoModel
 from tubelet.models.evad import EVAD, Predictions
 
 T = TypeVar("T")
+R = TypeVar("R", bound=OfVideo)
+Begin = Callable[[int], Callable[[int], None]]  # called with how many are left, gives what is called as they are done
 
 EVERY = 4
 RULES = ("joint", "published")
@@ -73,12 +78,17 @@ class Seen(OfVideo):
 
 
 @dataclass(frozen=True)
-class Looked:
-    """selects -> rows by index;  bad: name -> sentence of each video that could not be read;  every: see `look`."""
+class Looked(Generic[R]):
+    """selects -> rows by index;  bad: name -> sentence of each video that could not be read;  every: see `look`.
 
-    rows: dict[str, dict[int, Seen]]
+    all_frames: see `look`;  notes: sentences on what was looked at
+    """
+
+    rows: dict[str, dict[int, R]]
     every: int = EVERY
     bad: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    all_frames: bool = False
 
 
 def open_people(
@@ -91,11 +101,9 @@ def open_people(
     """
     options.pop("per_video", None)
     name, named = split_name(data)
-    p, names = model.config.preprocessing, class_names(model)
-    short = p.size if isinstance(p.size, int) else min(p.size)
-    given: dict[str, Any] = {"frames": p.frames, "stride": p.stride, "short": short, "mean": p.mean, "std": p.std}
+    given, names = clip_options(model), class_names(model)
     if is_ava_csv(Path(name)):
-        raise TubeletError(f"{name}: AVA is judged by its own rules: tubelet.evaluation.evaluate_ava (docs/boxes.md)")
+        raise TubeletError(f"{name}: AVA is judged by its own rules: tubelet.evaluation.ava_people (docs/detection.md)")
     if names is not None and name not in READERS:
         given["labels"] = names
     try:
@@ -106,12 +114,20 @@ def open_people(
     return dataset
 
 
+def clip_options(model: EVAD) -> dict[str, Any]:
+    """Options of `KeyframeClips`: the clips that a detector takes."""
+    p = model.config.preprocessing
+    short = p.size if isinstance(p.size, int) else min(p.size)
+    return {"frames": p.frames, "stride": p.stride, "short": short, "mean": p.mean, "std": p.std}
+
+
 def look(
     model: EVAD,
     dataset: KeyframeClips,
     selects: Sequence[str],
     *,
     every: int = EVERY,
+    all_frames: bool = False,
     data: str = "",
     out: Path | None = None,
     title: str = "",
@@ -120,12 +136,13 @@ def look(
     renew: bool = False,
     strict: bool = False,
     note: Callable[[str], None] = lambda sentence: None,
-    begin: Callable[[int], Callable[[int], None]] = lambda total: lambda videos: None,
-) -> Looked:
+    begin: Begin = lambda total: lambda videos: None,
+) -> Looked[Seen]:
     """What the detector says with each selection, on the same key frames; each video is decoded once for all of them.
 
     Args:
         every: a key frame each so many annotated frames, the first half a space after the beginning.
+        all_frames: each so many frames, annotated or not.
         batch: key frames a forward pass; those of one video.
         data, out, title, limit, renew, strict, begin: see `judge`. Rows are written as videos are done.
 
@@ -134,21 +151,21 @@ def look(
     if every < 1:
         raise TubeletError(f"every must be at least 1, got {every}")
     copies = {select: variant(model, select) for select in dict.fromkeys(selects)}
-    identity, listing, annotated = weights_id(model), f"{data} ({clips_id(dataset)})", annotation_id(dataset)
-    files: dict[str, RowFile[Seen] | Memory[Seen]] = {}
-    for select in copies:
-        belonging = Belonging(identity, select, listing, {**protocol(dataset), "every": every, "annotated": annotated})
-        path = None if out is None else out / file_name(*([title] if title else []), select)
-        files[select] = Memory() if path is None else RowFile(path, belonging, read_seen, renew=renew)
+    belonging = {
+        "model": weights_id(model),
+        "data": f"{data} ({clips_id(dataset)})",
+        "protocol": {**protocol(dataset), "every": every, "annotated": annotation_id(dataset)}
+        | ({"all_frames": True} if all_frames else {}),
+    }
     bad: dict[str, str] = {}
-    try:
+    with row_files(copies, belonging, read_seen, out, title, renew) as files:
         chosen = chosen_videos(len(dataset.videos), limit)
         left = [index for index in chosen if any(index not in file.rows for file in files.values())]
         done = begin(len(left))
         for index in left:
             missing = {select: copies[select] for select, file in files.items() if index not in file.rows}
             try:
-                rows = _seen(missing, dataset, index, every, batch)
+                rows = _seen(missing, dataset, index, every, batch, all_frames)
             except (VideoError, OSError) as error:
                 if strict:
                     raise
@@ -160,7 +177,26 @@ def look(
             done(1)
         wanted = set(chosen)
         rows_of = {s: {i: row for i, row in file.rows.items() if i in wanted} for s, file in files.items()}
-        return Looked(rows_of, every, bad)
+        return Looked(rows_of, every, bad, all_frames=all_frames)
+
+
+@contextmanager
+def row_files(
+    selects: Iterable[str],
+    belonging: Mapping[str, Any],
+    read: Callable[[dict[str, Any]], R],
+    out: Path | None,
+    title: str,
+    renew: bool,
+) -> Iterator[dict[str, RowFile[R] | Memory[R]]]:
+    """What is kept of each selection, in memory alone where `out` is None; closed at the end."""
+    files: dict[str, RowFile[R] | Memory[R]] = {}
+    try:
+        for select in selects:
+            path = None if out is None else out / file_name(*([title] if title else []), select)
+            own = Belonging(select=select, **belonging)
+            files[select] = Memory() if path is None else RowFile(path, own, read, renew=renew)
+        yield files
     finally:
         for file in files.values():
             file.close()
@@ -188,25 +224,41 @@ def key_frames(annotated: Sequence[int], every: int) -> list[int]:
     return list(annotated[min(every, len(annotated)) // 2 :: every])
 
 
-def clips_of(dataset: KeyframeClips, index: int, every: int) -> Iterator[tuple[int, Tensor, tuple[int, int]]]:
+def clips_of(
+    dataset: KeyframeClips, index: int, every: int, all_frames: bool = False
+) -> Iterator[tuple[int, Tensor, tuple[int, int]]]:
     """(key frame, uint8 (T, h, w, 3), (height, width) of the video) of each key frame that the file has.
 
     Raises VideoError or OSError if it cannot be read.
     """
     record, tubes = dataset.videos[index]
-    annotated = annotated_frames(tubes)
+    annotated = annotated_frames(tubes).tolist()
+
+    def wanted(total: int) -> list[int]:
+        there = [frame for frame in annotated if frame < total]
+        if not there:
+            raise VideoError(f"the file has {total} frames, and the first with a box is {annotated[0]}")
+        return key_frames(range(total) if all_frames else there, every)
+
+    for frame, clip, info in clips_at(dataset, record, wanted):
+        yield frame, clip, (info.height, info.width)
+
+
+def clips_at(
+    dataset: KeyframeClips, record: Record, wanted: Callable[[int], Sequence[int]]
+) -> Iterator[tuple[int, Tensor, VideoInfo]]:
+    """(key frame, uint8 (T, h, w, 3), what the file says) of those that are wanted of as many frames as there are.
+
+    Raises VideoError or OSError if the file cannot be read.
+    """
     resize = partial(keyframe.resized, short=dataset.short, longest=dataset.longest)
     try:
         with open_video(record.path, backend=dataset.backend) as reader:
-            there = annotated[annotated < len(reader.timeline)].tolist()
-            if not there:
-                total = len(reader.timeline)
-                raise VideoError(f"the file has {total} frames, and the first with a box is {int(annotated[0])}")
-            wanted, size = key_frames(there, every), (reader.info.height, reader.info.width)
-            clips = KeyClips(reader, wanted, dataset.frames, dataset.stride, resize, by_time=False)
-            for number, (frame, clip) in zip(wanted, clips, strict=False):
+            frames = wanted(len(reader.timeline))
+            clips = KeyClips(reader, frames, dataset.frames, dataset.stride, resize, by_time=False)
+            for number, (frame, clip) in zip(frames, clips, strict=False):
                 if frame == number:  # otherwise it lies behind the last one that can be decoded
-                    yield frame, clip, size
+                    yield frame, clip, reader.info
     except (TubeletError, RuntimeError, MemoryError) as error:
         reason = " ".join(str(error).split())
         raise VideoError(reason if str(record.path) in reason else f"{record.path}: {reason}") from error
@@ -222,12 +274,13 @@ def numbered(frames: Sequence[int], tubes: Sequence[Tube]) -> list[int]:
     return [0, *accumulate(1 if on else 2 for on in goes_on.tolist())]
 
 
-def truth_of(dataset: KeyframeClips, rows: Iterable[Seen]) -> Tubes:
-    """The true tubes on the key frames of each row, which are `numbered`."""
+def truth_of(dataset: KeyframeClips, rows: Iterable[Seen], all_frames: bool = False) -> Tubes:
+    """The true tubes on the key frames of each row, which are `numbered` or, of all frames, 0, 1, 2, ..."""
     videos = {}
     for row in rows:
         tubes = dataset.videos[row.index][1]
-        of_row, numbers = torch.tensor(row.frames), torch.tensor(numbered(row.frames, tubes))
+        count = range(len(row.frames)) if all_frames else numbered(row.frames, tubes)
+        of_row, numbers = torch.tensor(row.frames), torch.tensor(count)
         videos[row.name] = [
             Tube(tube.label, numbers[at], tube.boxes[place], tube.person)
             for tube in tubes
@@ -273,26 +326,34 @@ def rules_for(every: int) -> TubeRules:
     return replace(EDGES, shortest=max(EDGES.shortest // every, 1), link=EDGES.link / every)
 
 
-def measured(dataset: KeyframeClips, rows: Iterable[Seen], *, every: int = EVERY, rule: str = RULES[0]) -> TubeResult:
-    """Frame-mAP and video-mAP at all thresholds. `every` as it was in `look`."""
+def measured(
+    dataset: KeyframeClips,
+    rows: Iterable[Seen],
+    *,
+    every: int = EVERY,
+    rule: str = RULES[0],
+    all_frames: bool = False,
+) -> TubeResult:
+    """Frame-mAP and video-mAP at all thresholds. `every` and `all_frames` as they were in `look`."""
     rows = sorted(rows, key=lambda row: row.index)
-    return evaluate_tubes(truth_of(dataset, rows), detections_of(rows, rule, dataset), rules=rules_for(every))
+    found = detections_of(rows, rule, None if all_frames else dataset)
+    return evaluate_tubes(truth_of(dataset, rows, all_frames), found, rules=rules_for(every))
 
 
-def clip_size(rows: Iterable[Seen]) -> tuple[int, int]:
+def clip_size(sizes: Iterable[tuple[int, int]]) -> tuple[int, int]:
     """(height, width) of most clips."""
-    return Counter(row.size for row in rows).most_common(1)[0][0]
+    return Counter(sizes).most_common(1)[0][0]
 
 
 def _seen(
-    models: Mapping[str, VideoModel], dataset: KeyframeClips, index: int, every: int, batch: int
+    models: Mapping[str, VideoModel], dataset: KeyframeClips, index: int, every: int, batch: int, all_frames: bool
 ) -> dict[str, Seen]:
     """A row of each model, of one pass through the video."""
     record, annotated_size = dataset.videos[index][0], dataset.tubes.size
     frames: list[int] = []
     said: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {select: [] for select in models}
     size = (0, 0)
-    for part in _parts(clips_of(dataset, index, every), batch):
+    for part in in_parts(clips_of(dataset, index, every, all_frames), batch):
         numbers, clips, originals = zip(*part, strict=True)
         frames += numbers
         size = (clips[0].shape[1], clips[0].shape[2])
@@ -318,7 +379,7 @@ def _seen(
     return rows
 
 
-def _parts(items: Iterable[T], size: int) -> Iterator[list[T]]:
+def in_parts(items: Iterable[T], size: int) -> Iterator[list[T]]:
     some = iter(items)
     while part := list(islice(some, size)):
         yield part

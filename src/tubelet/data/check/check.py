@@ -30,7 +30,7 @@ def check_data(
     begin: Callable[[int], Callable[[], None]] = lambda videos: lambda: None,
 ) -> Report:
     """Looks for broken, damaged and too short videos, wrong class counts, leaks between splits, and the tubes of data
-    sets by name: videos without one, and boxes outside of the picture.
+    sets by name: videos without one, and boxes outside of the picture or over its edges.
 
     data:     a name with or without split, a folder or a csv; several are splits of one data set
     root:     see `open_dataset`
@@ -69,8 +69,8 @@ def check_boxes(
     workers: int = 1,
     begin: Callable[[int], Callable[[], None]] = lambda videos: lambda: None,
 ) -> Report:
-    """The same for a csv of boxes: its videos, and boxes outside of their picture, after their last frame, or where one
-    person has two. Raises TubeletError that names the line of what is no row."""
+    """The same for a csv of boxes: its videos, and boxes outside of their picture or over its edges, after their last
+    frame, or where one person has two. Raises TubeletError that names the line of what is no row."""
     labels, rows = read_box_rows(path)
     tubes = tubes_of_rows(labels, rows)
     names = {name: Path(root or path.parent) / name for name in tubes.videos}
@@ -80,7 +80,10 @@ def check_boxes(
     for name, file in names.items():
         if not probes[file].error:
             problems += of_end(path.stem, name, tubes.videos[name], probes[file])
-            problems += of_pictures(path.stem, name, tubes.videos[name], (probes[file].width, probes[file].height))
+    there = {name: probes[file] for name, file in names.items() if not probes[file].error}
+    problems += of_pictures(
+        path.stem, [(name, tubes.videos[name], (one.width, one.height)) for name, one in there.items()]
+    )
     records = [Record(file, tube.label, name) for name, file in names.items() for tube in tubes.videos[name][:1]]
     listing = Listing(path.stem, tubes.labels, records)
     return Report(str(path), len(tubes.labels), len(names), [_counts(listing, probes)], _worst_first(problems))

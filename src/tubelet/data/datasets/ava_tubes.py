@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from tubelet.data.datasets import box_rows
 from tubelet.data.datasets.ava import read_ava_csv, read_label_map, row_problems
@@ -16,14 +18,35 @@ CLASSES = 80
 START, RATE = 900.0, 30.0  # as published: frame (s - 900) * 30 of the film from its 900th second on
 
 
-def ava_labels(path: Path) -> list[str]:
-    """The classes of a csv: the ids 1 to 80, or up to the last of the one pbtxt beside it, which names them (AVA's own
-    names 60 of the 80). Raises TubeletError for an id that is no class."""
+def ava_map(path: Path) -> dict[int, str]:
+    """id -> name of the one pbtxt beside a csv; empty where there is none, or more than one. Raises TubeletError for an
+    id that is no class."""
     maps = sorted(path.parent.glob("*.pbtxt"))
     names = read_label_map(maps[0]) if len(maps) == 1 else {}
     if max([0, *names]) >= box_rows.CLASSES:
         raise TubeletError(f"{maps[0]}: the id {max(names)} is no class; ids are below {box_rows.CLASSES}")
+    return names
+
+
+def ava_labels(path: Path) -> list[str]:
+    """The classes of a csv: the ids 1 to 80, or up to the last of its map, which names them (AVA's own names 60 of the
+    80)."""
+    names = ava_map(path)
     return [names.get(number, str(number)) for number in range(1, max([CLASSES, *names]) + 1)]
+
+
+def excluded_beside(path: Path) -> Path | None:
+    """The file of seconds that are not judged, as published beside ava_val_v2.2.csv: its name is
+    ava_val_excluded_timestamps_v2.2.csv. None where there is none."""
+    version = re.search(r"(_v\d+(\.\d+)*)?$", path.stem)
+    at = version.start() if version else len(path.stem)
+    found = path.with_name(f"{path.stem[:at]}_excluded_timestamps{path.stem[at:]}.csv")
+    return found if found.is_file() else None
+
+
+def frame_numbers(seconds: Tensor, start: float, rate: float) -> Tensor:
+    """The frames of a film from second `start` on, `rate` frames a second, that show these seconds: int64."""
+    return ((seconds - start) * rate).round().long()
 
 
 def read_ava_tubes(path: Path, *, start: float = START, rate: float = RATE) -> Tubes:
@@ -38,7 +61,7 @@ def read_ava_tubes(path: Path, *, start: float = START, rate: float = RATE) -> T
     boxes, labels = read_ava_csv(path), ava_labels(path)
     if wrong := row_problems(boxes, range(1, len(labels) + 1))[0]:
         raise TubeletError(wrong[0])
-    frames = ((torch.from_numpy(boxes.second) - start) * rate).round().long()
+    frames = frame_numbers(torch.from_numpy(boxes.second), start, rate)
     if not len(frames) or frames.min() < 0 or boxes.label.min() < 1 or boxes.label.max() > len(labels):
         raise TubeletError(
             f"{path}: needs seconds from {start:g} on and labels from 1 to {len(labels)}; it has seconds from "

@@ -18,6 +18,7 @@ from tubelet.data.datasets.listing import DEFAULT_VIEWS, Listing, Record, Views,
 from tubelet.errors import TubeletError
 
 SPLIT_NAMES = ("train", "training", "fit", "val", "valid", "validation", "test", "testing")
+NO_TABLES = {".yaml": "a config", ".yml": "a config", ".json": "JSON"}  # whose lines would pass for rows
 PATH_HEADS, LABEL_HEADS = ("path", "video", "file"), ("label", "class")
 
 Row = tuple[int, str, str, str, str]
@@ -84,6 +85,8 @@ def read_rows(path: Path) -> list[Row]:
         raise TubeletError(f"{path}: no such file") from None
     except UnicodeDecodeError:
         raise TubeletError(f"{path}: not a table of clips, which is text in UTF-8") from None
+    if kind := NO_TABLES.get(path.suffix.lower()):
+        raise TubeletError(f"{path}: {kind}, not a table of clips; lines path,label[,start,end] are needed")
     first = next((line for line in lines if line.strip()), "")
     if "," in first:
         cells = [(number, [cell.strip() for cell in row]) for number, row in enumerate(csv.reader(lines), start=1)]

@@ -107,6 +107,20 @@ def split_name(data: str | Path) -> tuple[str, str | None]:
     return name, split
 
 
+def full_name(
+    data: str | Path, *, split: str | None = None, train: bool = False, root: str | Path | None = None
+) -> str:
+    """ "data" -> "data:val", with the split that `open_dataset` takes; a csv or a folder without splits as it is."""
+    name, named = split_name(data)
+    split = split or named
+    if name in SCENES:
+        return f"{name}:{split or ('train' if train else 'val')}"
+    if Path(name).is_file():
+        return name
+    split = split or find_listing(name, train=train, root=root).name
+    return name if Path(name).is_dir() and split == Path(name).resolve().name else f"{name}:{split}"
+
+
 def find_listing(
     name: str,
     split: str | None = None,
