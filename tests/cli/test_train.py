@@ -37,7 +37,7 @@ def test_a_training_is_told_as_json_alone(tiny, tmp_path, capsys):
     out, err = capsys.readouterr()
     told = json.loads(out)
     assert told["steps"] == 6 and set(told["last"]) >= {"top1", "loss"} and told["out"] == str(tmp_path / "run")
-    assert "step 6/6" in err and "clips/s" in err
+    assert "step 6/6" in err and "rate 6.7e-05" in err and "clips/s" in err
     assert main(["classify", "--model", str(tmp_path / "run"), str(tmp_path / "none.mp4")]) == 2  # it loads
 
 

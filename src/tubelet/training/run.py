@@ -143,7 +143,7 @@ class Run:
                 loss = self.step(step - 1, batch)
                 window.add(loss, len(batch) * where.world)
                 if step % config.log_every == 0 or step == self.steps:
-                    row = window.row(step, step / self.per_epoch, self._rate(step - 1), where, loader.waited)
+                    row = window.row(step, step / self.per_epoch, self._rates(step - 1), where, loader.waited)
                     if not np.isfinite(row["loss"]):
                         raise TubeletError(
                             f"the loss is {row['loss']} at step {step}: lower optimizer.lr, or set clip; the state of "
@@ -320,6 +320,12 @@ class Run:
     def _rate(self, step: int) -> float:
         return factor(self.config.schedule, step, self.steps, self.per_epoch)
 
+    def _rates(self, step: int) -> dict[str, float]:
+        """The learning rate at a step, and that of each kind of parameters which has another."""
+        lr = self.config.optimizer.lr * self._rate(step)
+        scales = {kind: getattr(self.config.groups, kind) for kind in ("selector", "backbone", "head")}
+        return {"lr": lr, **{f"lr_{kind}": lr * scale for kind, scale in scales.items() if scale != 1}}
+
     def _set_progress(self, done: float) -> None:
         self._use(next((spec for until, spec in self.select_until if done < until), self.select))
         for selector in self.model.plan.selectors if self.config.noise == "linear" else ():
@@ -355,7 +361,7 @@ class Window:
         self.losses.append(loss)
         self.clips += clips
 
-    def row(self, step: int, epoch: float, rate: float, where: Processes, waited: float) -> dict[str, Any]:
+    def row(self, step: int, epoch: float, rates: dict[str, float], where: Processes, waited: float) -> dict[str, Any]:
         """`waited`: seconds that the loader kept the loop waiting so far; the row has its share of the time."""
         loss = where.mean(torch.stack(self.losses).mean()).item()
         seconds = max(time.monotonic() - self.began, 1e-9)
@@ -363,7 +369,7 @@ class Window:
             "step": step,
             "epoch": round(epoch, 3),
             "loss": loss,
-            "lr": rate,
+            **rates,
             "clips_per_s": round(self.clips / seconds, 2),
             "loading": round(min((waited - self.waited) / seconds, 1.0), 3),
         }
