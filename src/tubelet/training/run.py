@@ -24,6 +24,7 @@ from tubelet.checkpoints import save_model
 from tubelet.data import eval_loader, train_loader
 from tubelet.data.batches import Batch, Steps
 from tubelet.data.datasets.base import clips_id
+from tubelet.data.loader import Loader
 from tubelet.devices import device_of
 from tubelet.errors import TubeletError
 from tubelet.models.base import VideoModel
@@ -120,6 +121,7 @@ class Run:
         self.optimizer = optimizer_of(self.task.module, config, model)
         self.average = Average(self.task.module, config.ema) if config.ema else None
         self.best: dict[str, Any] = {}
+        self.without_val = False  # none of its clips could be read, and that was said
         self.seconds = 0.0
 
     def go(self, resume: bool, progress: Callable[[Progress], None], stopped: Callable[[], bool]) -> Result:
@@ -206,7 +208,10 @@ class Run:
         return total
 
     def judge(self, step: int) -> list[dict[str, Any]]:
-        """Figures on `val` of the raw and of the averaged weights; the best weights so far are saved."""
+        """Figures on `val` of the raw and of the averaged weights; the best weights so far are saved.
+
+        Where no clip can be read there are none, and nothing is chosen.
+        """
         if self.val is None:
             return []
         self._use(self.select)
@@ -216,13 +221,19 @@ class Run:
             loader = eval_loader(self.val, self.config.batch, workers=self.config.workers, note=self.note)
             averaged = self.average if weights == "ema" else None
             with averaged.in_place_of(module) if averaged else nullcontext():
-                rows.append(self._judged(step, module, loader, weights))
+                rows += self._judged(step, module, loader, weights)
             module.train()
         return rows
 
-    def _judged(self, step: int, module: nn.Module, loader: Any, weights: str) -> dict[str, Any]:
+    def _judged(self, step: int, module: nn.Module, loader: Loader, weights: str) -> list[dict[str, Any]]:
         """Every process does all of it: under FSDP none has the weights alone."""
         figures = self.task.judge(module, loader)
+        if not figures:
+            if not self.without_val:
+                first = next(iter(loader.bad.values()), "it is empty")
+                self.note(f"no clip of val can be read, so that no weights are chosen; the first: {first}")
+            self.without_val = True
+            return []
         row = {"step": step, "epoch": round(step / self.per_epoch, 3), "weights": weights, **_rounded(figures)}
         if not self.best or (figures["score"], -figures["loss"]) > (self.best["score"], -self.best["loss"]):
             self.best = {"step": step, "weights": weights, **figures}
@@ -230,7 +241,7 @@ class Run:
         if loader.bad:
             row["unreadable"] = len(loader.bad)
         self.note(f"step {step} {weights}: " + ", ".join(f"{k} {v:.4g}" for k, v in figures.items() if k != "score"))
-        return row
+        return [row]
 
     def _begin(self, resume: bool) -> int:
         """The step to start from, with everything as it was there. Raises TubeletError if the folder is of another."""
