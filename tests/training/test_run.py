@@ -1,12 +1,15 @@
-"""What the loop tells of itself, and what it makes of a `val` that cannot be read."""
+"""A training from outside: what it tells, what it takes, and what it makes of a `val` that cannot be read."""
 
 import pytest
+import torch
 
 from tests.evaluation.people import videos
 from tests.tiny import DETECTOR
-from tests.training.tiny import config, train
+from tests.training.tiny import MODEL, config, train
 from tubelet.data.scenes import LABELS
+from tubelet.models.registry import create_model
 from tubelet.training.log import read_log
+from tubelet.training.make import open_clips
 
 QUIET = {"val": None, "ema": 0.0, "steps": 4, "log_every": 1, "save_every": 4}
 DECODER = {"decoder_dim": 16, "decoder_depth": 1, "decoder_heads": 2}
@@ -22,6 +25,14 @@ def test_the_log_and_the_progress_have_the_learning_rate(tmp_path):
     assert [row["lr_head"] for row in rows] == pytest.approx([0.001, 0.0015, 0.002, 0.001])
     assert "lr_backbone" not in rows[0]
     assert [at.lr for at in said] == [row["lr"] for row in rows]
+
+
+@pytest.mark.parametrize("augment", [{"erasing": 1.0}, {"colour": 0.4}, {"randaugment": "2/9"}])
+def test_scenes_can_be_augmented_as_other_data(tmp_path, augment):
+    plain = open_clips(config(tmp_path, **QUIET, augment={}), train=True, model=create_model(**MODEL))
+    changed = config(tmp_path, **QUIET, augment=augment)
+    clips = open_clips(changed, train=True, model=create_model(**MODEL))
+    assert any(not torch.equal(clips[index].clips, plain[index].clips) for index in range(4))
 
 
 def unreadable(folder, header, *rows):

@@ -63,7 +63,8 @@ def open_dataset(
     frames, size:  of a clip; size is 224 by default, and 64 of scenes, which have no other (and 16 frames or a part)
     sampling, stride, clips, crops, flip:  by default those of the data set's protocol
     cache:   a folder for decoded clips, of `cache_limit` bytes (20 GiB)
-    options: of `VideoClips` (area, side, augment, mean, std, backend) or `SceneClips` (length, fresh, curriculum)
+    options: of `VideoClips` (area, side, augment, finish, mean, std, backend) or `SceneClips` (length, fresh, finish,
+             curriculum)
 
     Raises TubeletError for what is unknown, missing or empty. Opens no video.
     """
