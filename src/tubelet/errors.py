@@ -20,5 +20,9 @@ class VideoError(TubeletError):
     """A file from which no frame can be read."""
 
 
+class WriteError(OSError):
+    """A file that cannot be written, such as on a full disk. No input is wrong, so it is no TubeletError."""
+
+
 class CheckpointError(TubeletError):
     """Weights that do not fit the model, or that cannot be recognised."""

@@ -90,6 +90,35 @@ def test_a_loss_that_is_no_number_ends_it(tiny, tmp_path, capsys):
     assert "the loss is" in capsys.readouterr().err
 
 
+@pytest.fixture
+def no_large_files():
+    """A function that lets no file grow beyond so many bytes: what is written beyond fails as on a full disk."""
+    resource = pytest.importorskip("resource", reason="limits of POSIX")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize(("size", "file"), [(0, "config.yaml"), (10_000, "checkpoint.pt"), (120_000, "checkpoint.pt")])
+def test_a_full_disk_is_one_sentence(tiny, tmp_path, capsys, no_large_files, size, file):
+    no_large_files(size)
+    assert main(["train", str(tiny), "--out", str(tmp_path / "run")]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == f"tubelet: {tmp_path / 'run' / file} cannot be written (File too large)"
+
+
+def test_resume_is_advised_where_a_full_disk_left_a_state(tiny, tmp_path, capsys, no_large_files):
+    """A run that is done writes its weights anew."""
+    words = ["train", str(tiny), "--out", str(tmp_path / "run"), "--steps", "2"]
+    assert main(words) == 0
+    no_large_files(10_000)
+    capsys.readouterr()
+    assert main([*words, "--resume"]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    file = tmp_path / "run" / "model.safetensors"
+    assert last == f"tubelet: {file} cannot be written (File too large); --resume goes on from step 2"
+
+
 @pytest.mark.slow
 def test_resume_after_kills_of_the_command(tiny, tmp_path):
     """As a user sees it: the process is killed, the same command goes on."""

@@ -77,10 +77,12 @@ def guarded(command: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more to flush when Python ends
         return FAILED
     except Exception as error:
-        from tubelet.errors import TubeletError
+        from tubelet.errors import TubeletError, WriteError
 
         if isinstance(error, TubeletError):
             return _fail(error, BAD_INPUT)
+        if isinstance(error, WriteError):
+            return _fail(error, FAILED)
         if os.environ.get("TUBELET_DEBUG"):
             raise
         kind = type(error).__name__

@@ -26,7 +26,7 @@ from tubelet.data.batches import Batch, Steps
 from tubelet.data.datasets.base import clips_id
 from tubelet.data.loader import Loader
 from tubelet.devices import device_of
-from tubelet.errors import TubeletError
+from tubelet.errors import TubeletError, WriteError
 from tubelet.models.base import VideoModel
 from tubelet.models.registry import set_selection
 from tubelet.selection.registry import methods
@@ -79,7 +79,8 @@ def train(
 ) -> Result:
     """Train to the end, or go on where `config.out` stopped.
 
-    Raises TubeletError for what cannot be, KeyboardInterrupt after Control-C, with the step before it saved.
+    Raises TubeletError for what cannot be, WriteError if a file cannot be written, KeyboardInterrupt after Control-C,
+    with the step before it saved.
     """
     if config.out is None:
         raise TubeletError("where to? Give out, a folder for the training")
@@ -121,10 +122,19 @@ class Run:
         self.optimizer = optimizer_of(self.task.module, config, model)
         self.average = Average(self.task.module, config.ema) if config.ema else None
         self.best: dict[str, Any] = {}
+        self.saved: int | None = None  # the step that can be resumed at
         self.without_val = False  # none of its clips could be read, and that was said
         self.seconds = 0.0
 
     def go(self, resume: bool, progress: Callable[[Progress], None], stopped: Callable[[], bool]) -> Result:
+        try:
+            return self._go(resume, progress, stopped)
+        except WriteError as error:
+            if self.saved is None:
+                raise
+            raise WriteError(f"{error}; --resume goes on from step {self.saved}") from error
+
+    def _go(self, resume: bool, progress: Callable[[Progress], None], stopped: Callable[[], bool]) -> Result:
         config, where = self.config, self.where
         start = self._begin(resume)
         began = time.monotonic() - self.seconds
@@ -280,6 +290,7 @@ class Run:
         if self.average is not None:
             self.average.load(state["average"])
         self.best, self.seconds = state["best"], state["seconds"]
+        self.saved = state["step"]
         self.note(f"going on at step {state['step']} of {self.steps}")
         return state["step"]
 
@@ -306,6 +317,7 @@ class Run:
             }  # fmt: skip
             saved.save_state(self.folder, content)
         self.where.barrier()
+        self.saved = step
 
     def _finish(self) -> None:
         self._use(self.select)
@@ -320,7 +332,8 @@ class Run:
         if self.where.main:
             prefix = self.task.prefix
             own = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-            save_model(self.model, folder, state=own)
+            with saved.writing(folder / "model.safetensors"):
+                save_model(self.model, folder, state=own)
 
     def _judges_after(self, step: int) -> bool:
         if step == self.steps:
