@@ -25,8 +25,6 @@ from tubelet.errors import SelectionError, TubeletError
 from tubelet.models.base import VideoModel
 from tubelet.models.evad import EVAD
 from tubelet.profiling import count_flops
-from tubelet.selection.registry import methods
-from tubelet.selection.spec import parse
 from tubelet.views import average_of, average_views
 
 # Below this the best class is called unlikely. A heuristic: a softmax is no probability that the answer is right, and
@@ -207,8 +205,10 @@ def refuse_detector(model: VideoModel) -> None:
 
 
 def refuse_untrained(model: VideoModel) -> None:
-    """A learned selector with random weights would choose at random: its weights must name it."""
-    trained = model.config.released_options.get("trained_selectors", ())
-    for term in parse(model.config.select).terms:
-        if methods()[term.name].learned and term.name not in trained:
-            raise SelectionError(f"{term.name} is learned, and these weights hold no trained scorer for it")
+    """A learned selector with random weights would choose at random: the weights must name it as trained."""
+    trained = model.config.trained_selectors
+    if untrained := [key for key in model.plan.learned if key not in trained]:
+        raise SelectionError(
+            f"{model.config.select}: {', '.join(untrained)} is learned, and these weights hold no trained scorer for "
+            f"it; there are {', '.join(trained) or 'none'}"
+        )

@@ -39,9 +39,9 @@ def stts_state(model):
     """As STTS's code writes it: scorers numbered apart for frames and regions, in the order in which they act."""
     numbers = {"T": 0, "S": 0}
     table = dict(SLOWFAST)
-    for number, placed in enumerate(model.plan.placed):
-        kind = placed.selector.budget.kind
-        table[f"plan.selectors.{number}."] = f"{'time' if kind == 'T' else 'space'}_score_predictor.{numbers[kind]}."
+    for key, selector in model.plan.selectors.items():
+        kind = selector.budget.kind
+        table[f"plan.selectors.{key}."] = f"{'time' if kind == 'T' else 'space'}_score_predictor.{numbers[kind]}."
         numbers[kind] += 1
     return renamed(model, table)
 

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -12,11 +13,12 @@ import torch
 from safetensors.torch import load_file
 
 from tests.checkpoints import made
-from tests.tiny import MODELS, moving, tiny
-from tubelet import CheckpointError, create_model, load_model, save_model
+from tests.tiny import MODELS, moving, randomise, tiny
+from tubelet import CheckpointError, SelectionError, create_model, load_model, save_model, set_selection
 from tubelet.checkpoints import own
 from tubelet.checkpoints import save as saving
 from tubelet.data.sampling import SAMPLINGS
+from tubelet.inference import refuse_untrained
 from tubelet.models.config import ARGUMENTS, PREPROCESSING
 from tubelet.models.registry import ARCHITECTURES
 from tubelet.models.vit import ViT
@@ -206,7 +208,66 @@ def test_weights_of_learned_selectors(tmp_path):
     model = create_model("videomae_small", **made.ARGUMENTS)
     model.set_plan(Plan([Placed(1, SoftFrames(24, 1))], model.host()))
     save_model(model, tmp_path)
-    with pytest.raises(CheckpointError, match="not known: plan.selectors.0.score"):
+    with pytest.raises(CheckpointError, match="not known: plan.selectors.block1_soft_frames.score"):
         load_model(tmp_path)  # its config names no selection
     unused = load_model(tmp_path, select="none").report.unused
-    assert set(unused) == {"plan.selectors.0.score.weight", "plan.selectors.0.score.bias"}
+    assert set(unused) == {f"plan.selectors.block1_soft_frames.score.{name}" for name in ("weight", "bias")}
+
+
+def test_scorers_go_where_they_were_trained_and_nowhere_else(tmp_path):
+    """By method, kind and block, never by their number: those of another step would fit as well."""
+    model = with_trained_scorers()
+    frames, regions = (selector.score_network.state_dict() for selector in model.plan.selectors.values())
+    folder = save_model(model, tmp_path)
+
+    def loaded(select):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            model = load_model(folder, select=select)
+        held = {k: s.score_network.state_dict() for k, s in model.plan.selectors.items()}
+        return model, held, " ".join(str(one.message) for one in caught)
+
+    for select in ("stts:T1@0", "stts:S2@1", "stts:S3@1-T2@0", "stts:T1@0-S2@1,gradient=full"):
+        model, held, said = loaded(select)
+        refuse_untrained(model)
+        assert not said and set(held) <= {"block0_stts_T", "block1_stts_S"}
+        for key, state in held.items():
+            assert equal(state, frames if key.endswith("T") else regions)
+        refuse_untrained(load_model(save_model(model, tmp_path / "again")))
+    for select, new in (
+        ("stts:S2@0", "block0_stts_S"),
+        ("stts:T2@1", "block1_stts_T"),
+        ("gumbel:T2@0", "block0_gumbel"),
+        ("stts:S2@1,scores=anchor", "block1_stts_S_anchor"),
+        ("stts:T2@0-S2@0", "block0_stts_S"),
+    ):
+        model, held, said = loaded(select)
+        assert f"plan.selectors.{new}" in said and "random until trained" in said
+        assert not equal(held[new], frames) and not equal(held[new], regions)
+        with pytest.raises(SelectionError, match=f"{new} is learned, and these weights hold no trained scorer"):
+            refuse_untrained(model)
+
+
+def test_another_selection_keeps_the_scorers_that_it_has_too():
+    model = with_trained_scorers()
+    before = {key: s.score_network.state_dict() for key, s in model.plan.selectors.items()}
+    for select in ("stts:T2@0-S2@1", "stts:T1@0-S2@1"):
+        set_selection(model, select)
+        refuse_untrained(model)
+        assert all(equal(s.score_network.state_dict(), before[key]) for key, s in model.plan.selectors.items())
+    set_selection(model, "stts:T1@0")
+    refuse_untrained(model)
+    set_selection(model, "stts:T1@0-S2@1")  # the scorer of regions went with the last selection
+    with pytest.raises(SelectionError, match="block1_stts_S is learned.* there are block0_stts_T"):
+        refuse_untrained(model)
+
+
+def with_trained_scorers():
+    model = create_model("videomae_small", select="stts:T2@0-S2@1", **{**made.ARGUMENTS, "frames": 8, "size": 32})
+    randomise(model, seed=3)
+    model.config.trained_selectors = model.plan.learned
+    return model
+
+
+def equal(one, other):
+    return all(torch.equal(tensor, other[name]) for name, tensor in one.items() if tensor.shape == other[name].shape)

@@ -10,10 +10,10 @@ def mmaction(model):
     state, numbers = {}, {"T": 0, "S": 0}
     for name, tensor in indexed(model).items():
         state[("cls_head.fc_cls." + name[5:]) if name.startswith("head.") else f"backbone.{name}"] = tensor
-    for number, placed in enumerate(model.plan.placed):
-        kind = placed.selector.budget.kind
+    for key, selector in model.plan.selectors.items():
+        kind = selector.budget.kind
         theirs = f"backbone.{'time' if kind == 'T' else 'space'}_score_predictor.{numbers[kind]}."
-        ours = f"backbone.plan.selectors.{number}."
+        ours = f"backbone.plan.selectors.{key}."
         state = {name.replace(ours, theirs): tensor for name, tensor in state.items()}
         numbers[kind] += 1
     return state

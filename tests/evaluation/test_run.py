@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.evaluation.judged import scenes_model
-from tests.tiny import tiny
+from tests.tiny import randomise, tiny
 from tubelet.data.datasets.scenes import SceneClips
 from tubelet.data.scenes import LABELS, MEAN, STD
 from tubelet.errors import SelectionError, TubeletError
@@ -159,14 +159,21 @@ def test_recall_and_precision_by_hand():
         found(kept, truth[:1])
 
 
-def test_a_scorer_that_was_not_trained_is_refused(model, monkeypatch):
-    from tubelet.selection import registry
+def test_a_scorer_that_was_not_trained_is_refused(model):
+    with pytest.raises(SelectionError, match="block1_stts_T is learned, and these weights hold no trained scorer"):
+        judge(model, SceneClips("test", length=2), ["none", "stts:T0.5@1"])
 
-    learned = dict(registry.methods())
-    learned["random"] = registry.Method(**{**vars(learned["random"]), "learned": True})
-    monkeypatch.setattr("tubelet.inference.methods", lambda: learned)
-    with pytest.raises(SelectionError, match="no trained scorer"):
-        judge(model, SceneClips("test", length=2), ["none", "random:keep=0.5@1"])
+
+def test_a_trained_scorer_goes_where_it_was_trained():
+    model = scenes_model()
+    set_selection(model, "stts:T0.5@0-S0.5@1")
+    randomise(model, seed=3)
+    model.config.trained_selectors = model.plan.learned
+    other = variant(model, "stts:T0.25@0")
+    scorer, trained = (m.plan.selectors["block0_stts_T"].state_dict() for m in (other, model))
+    assert all(torch.equal(tensor, trained[name]) for name, tensor in scorer.items())
+    with pytest.raises(SelectionError, match="block0_stts_S is learned.*; there are block0_stts_T, block1_stts_S"):
+        variant(model, "stts:S0.5@0")
 
 
 def test_a_data_set_of_other_classes_is_refused(model, tmp_path):

@@ -123,8 +123,8 @@ def check(model, about, tensors, close):
 def watched(model, seen):
     """Predictor -> raw scores and selection of each step of a pass."""
     hooks = []
-    for predictor, number in predictors(model).items():
-        selector = model.plan.selectors[number]
+    for predictor, key in predictors(model).items():
+        selector = model.plan.selectors[key]
 
         def note(selector, given, selection, predictor=predictor):
             seen[predictor] = selector.raw_scores(given[0]), selection
@@ -136,17 +136,17 @@ def watched(model, seen):
 
 
 def predictors(model):
-    """The released name of each selector -> its number in the plan."""
+    """The released name of each selector -> its key in the plan."""
     names = {}
     for kind, name in (("T", "time"), ("S", "space")):
-        numbers = [n for n, p in enumerate(model.plan.placed) if p.selector.budget.kind == kind]
-        names.update({f"{name}_score_predictor.{j}": n for j, n in enumerate(numbers)})
+        keys = [key for key, selector in model.plan.selectors.items() if selector.budget.kind == kind]
+        names.update({f"{name}_score_predictor.{j}": key for j, key in enumerate(keys)})
     return names
 
 
 def own_names(tensors, model, prefix):
     """The case's parameters under the names of the model."""
-    scorers = {f"{prefix}{name}.": f"plan.selectors.{n}." for name, n in predictors(model).items()}
+    scorers = {f"{prefix}{name}.": f"plan.selectors.{key}." for name, key in predictors(model).items()}
     renamed = {"head.projection.": "head.", "cls_head.fc_cls.": "head.", **scorers, prefix: ""}
     state = {}
     for key, tensor in tensors.items():
@@ -273,8 +273,8 @@ def _video_swin_spec(about):
 def _video_swin_scorers(model):
     """Released name of each scorer -> its name here."""
     found, count = {}, {"time": 0, "space": 0}
-    for number, selector in enumerate(model.plan.selectors):
+    for key, selector in model.plan.selectors.items():
         kind = "time" if isinstance(selector, Frames) else "space"
-        found[f"{kind}_score_predictor.{count[kind]}"] = f"plan.selectors.{number}"
+        found[f"{kind}_score_predictor.{count[kind]}"] = f"plan.selectors.{key}"
         count[kind] += 1
     return found

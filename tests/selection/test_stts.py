@@ -304,13 +304,14 @@ def test_steps_act_by_block_and_frames_first():
 
 def test_scorer_has_the_released_names_and_shapes():
     model = create_model("videomae_base", depth=2, select="stts:T5@0-S7@1")
-    shapes = {name: tuple(p.shape) for name, p in model.plan.selectors[0].named_parameters()}
+    frames, regions = model.plan.selectors.values()
+    shapes = {name: tuple(p.shape) for name, p in frames.named_parameters()}
     assert shapes["score_network.in_conv.0.weight"] == (1536,)
     assert shapes["score_network.in_conv.1.weight"] == (1536, 1536)
     assert shapes["score_network.out_conv.0.weight"] == (768, 1536)
     assert shapes["score_network.out_conv.2.weight"] == (384, 768)
     assert shapes["score_network.out_conv.4.weight"] == (1, 384)
-    assert model.plan.selectors[1].score_network.in_conv[1].weight.shape == (768, 768)
+    assert regions.score_network.in_conv[1].weight.shape == (768, 768)
 
 
 def test_spec_is_read_back_as_given():

@@ -37,7 +37,7 @@ def test_vectors_of_one_group_decay():
 def test_selector_backbone_and_head_have_rates_of_their_own():
     parameter = nn.Parameter(torch.zeros(3, 3))
     groups = GroupsSection(selector=2.0, backbone=0.01, head=0.5)
-    names = {"plan.selectors.0.score.weight": 2.0, "blocks.0.attn.qkv.weight": 0.01, "head.weight": 0.5}
+    names = {"plan.selectors.block0_stts_T.score.weight": 2.0, "blocks.0.attn.qkv.weight": 0.01, "head.weight": 0.5}
     for name, scale in names.items():
         assert rule_of(name, parameter, groups, 4).scale == scale
     rates = {group["kind"]: group["lr"] for group in groups_of(tiny(), backbone=0.01, head=0.5)}

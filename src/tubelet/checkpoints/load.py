@@ -21,7 +21,7 @@ from tubelet.models.config import ARGUMENTS, ModelConfig
 from tubelet.models.fields import check
 from tubelet.models.registry import build_model
 
-SELECTORS = "plan."  # where every model of the project has the weights of its learned selectors
+SELECTORS = "plan.selectors."  # where every model of the project has the weights of its learned selectors
 
 
 # Where a file fits several as well, the first is taken.
@@ -93,8 +93,10 @@ def load_model(
     if select is not None:  # a learned selector may be new to the weights, and theirs may not be wanted
         reason = f"of the saved selection; select={select!r} was asked for"
         weights.drop(SELECTORS + "{any}", reason, keep=model.state_dict())
-        if not weights.any(SELECTORS + "{any}"):
-            description.begin[SELECTORS + "{any}"] = "random: a learned selector, to be trained"
+        for key in model.plan.learned:
+            if not weights.any(of_it := f"{SELECTORS}{key}.{{any}}"):
+                description.begin[of_it] = "random: a learned selector, to be trained"
+    model.config.trained_selectors = [key for key in model.config.trained_selectors if key in model.plan.selectors]
     doubts = unread + description.warnings
     report = Report(found.name, chosen.name, notes=description.notes + doubts)
     fit(model, weights, description, report)

@@ -36,25 +36,25 @@ def place(weights: Weights, model: VideoModel, select: str | None, source: str) 
             f"{source} holds STTS's scorers ({found}), but not what they keep and where: give the selection they were "
             'trained with, such as select="stts:T5@0-S13@4" (--select), or "none" for the dense model'
         )
-    steps = [(number, p.selector) for number, p in enumerate(model.plan.placed) if isinstance(p.selector, STTS)]
+    steps = [(key, selector) for key, selector in model.plan.selectors.items() if isinstance(selector, STTS)]
     if not steps:
         weights.drop(UNPLACED, f"a scorer of STTS; select={select!r} was asked for")
         return
     for kind, numbers in held.items():
-        wanted = [(number, selector) for number, selector in steps if selector.budget.kind == kind]
+        wanted = [(key, selector) for key, selector in steps if selector.budget.kind == kind]
         if numbers != list(range(len(wanted))):
             names = ", ".join(f"{PREDICTORS[kind]}.{n}" for n in numbers) or f"no {PREDICTORS[kind]}"
             raise CheckpointError(
                 f"{source} holds {names}, and select={select!r} has {len(wanted)} steps for {WORDS[kind]}: they are "
                 "numbered from 0 in the order of the blocks, and each needs its step"
             )
-        for j, (number, selector) in enumerate(wanted):
+        for j, (key, selector) in enumerate(wanted):
             begin = f"scorers.{kind}.{j}."
             if lost := [weights.key_of(begin + name) for name in selector.state_dict() if begin + name not in weights]:
                 raise CheckpointError(f"the weights of {source} lack {', '.join(lost)}")
             for name in [name for name in weights.pieces if name.startswith(begin)]:
-                weights.pieces[f"plan.selectors.{number}.{name.removeprefix(begin)}"] = weights.pieces.pop(name)
-    model.config.released_options = {**model.config.released_options, "trained_selectors": ["stts"]}
+                weights.pieces[f"plan.selectors.{key}.{name.removeprefix(begin)}"] = weights.pieces.pop(name)
+    model.config.trained_selectors = [key for key, _ in steps]
 
 
 def _numbers(weights: Weights, kind: str) -> list[int]:

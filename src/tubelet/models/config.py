@@ -90,6 +90,16 @@ class ModelConfig:
         default_factory=dict
     )  # of these weights: "average" of views as released, "trained_selectors", such as {"average": "logits"}
 
+    @property
+    def trained_selectors(self) -> list[str]:
+        """Keys in the plan (`Plan.selectors`) of the learned selectors whose weights are no random ones."""
+        return list(self.released_options.get("trained_selectors", []))
+
+    @trained_selectors.setter
+    def trained_selectors(self, keys: list[str]) -> None:
+        others = {name: value for name, value in self.released_options.items() if name != "trained_selectors"}
+        self.released_options = {**others, "trained_selectors": keys} if keys else others
+
     def to_json(self) -> dict[str, Any]:
         content = asdict(self)
         content["id2label"] = {str(k): v for k, v in self.id2label.items()}

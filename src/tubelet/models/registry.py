@@ -81,16 +81,22 @@ def build_model(config: ModelConfig) -> VideoModel:
     if config.preprocessing == Preprocessing():  # none was given: that of the architecture at its size
         config.preprocessing = model.preprocessing()
     model.config = config
-    set_selection(model, config.select)
+    model.set_plan(build_plan(config.select, model.host()))
     return model.eval()
 
 
 def set_selection(model: VideoModel, select: str) -> VideoModel:
     """Give a model another selection, in place; "none" makes it dense. Returns the model.
 
+    A learned selector keeps its weights where the new selection has the same one before the same block, whatever it
+    keeps there; others begin random, and count as untrained.
+
     Raises SpecError on a spec that cannot be read, SelectionError where it cannot be right on this model.
     """
-    model.set_plan(build_plan(select, model.host()))
+    plan = build_plan(select, model.host())
+    known = plan.inherit(model.plan)
+    model.set_plan(plan)
+    model.config.trained_selectors = [key for key in model.config.trained_selectors if key in known]
     return model
 
 

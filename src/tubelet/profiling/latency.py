@@ -172,11 +172,15 @@ def choosing_share(model: nn.Module, clip: Tensor, threads: int = 1, *, runs: in
 
 
 def with_selection(model: VideoModel, select: str) -> VideoModel:
-    """A copy with another selection that shares the weights of `model`: do not move it elsewhere, move `model`."""
+    """A copy with another selection that shares the weights of `model`: do not move it elsewhere, move `model`.
+
+    Learned selectors that both have (`Plan.inherit`) begin with the same weights, others random.
+    """
     tensors = [*model.parameters(), *model.buffers()]
     other = copy.deepcopy(model, {id(t): t for t in tensors})
-    plan = build_plan(select, other.host()).eval()
-    other.plan = plan.to(tensors[0].device, tensors[0].dtype)
+    plan = build_plan(select, other.host()).eval().to(tensors[0].device, tensors[0].dtype)
+    plan.inherit(model.plan)
+    other.plan = plan
     return other
 
 

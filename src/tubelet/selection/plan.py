@@ -56,6 +56,11 @@ class Selector(nn.Module):
         """(B, N) weight of each patch token as a query in the attention read, for those with `weighs_queries`."""
         return None
 
+    @property
+    def label(self) -> str:
+        """What its weights are the weights of, in a name of letters, figures and _: two that share it share them."""
+        return self.name
+
     def set_progress(self, done: float) -> None:
         """Training tells before each step which share of its steps is done, 0 to 1; for what decays, such as noise."""
 
@@ -223,13 +228,27 @@ class Plan(nn.Module):
         self.spec = spec
         self.host = host
         self.placed = tuple(placed)
-        self.selectors = nn.ModuleList(p.selector for p in placed)  # learned ones have weights
+        # Learned ones have weights, so the key says which: "block4_stts_S" is STTS's scorer of regions before block 4.
+        selectors: dict[str, nn.Module] = dict(zip(_keys(placed), (p.selector for p in placed), strict=True))
+        self.selectors = nn.ModuleDict(selectors)
         self._schedules: dict[Grid, Schedule] = {}
         for p in self.placed:
             self._check_place(p)
 
     def extra_repr(self) -> str:
         return f"spec={self.spec!r}"
+
+    @property
+    def learned(self) -> list[str]:
+        """Keys of the selectors that have weights."""
+        return [key for key, selector in self.selectors.items() if list(selector.parameters())]
+
+    def inherit(self, before: Plan) -> list[str]:
+        """Take over the weights of the learned selectors that both have, whatever they keep; returns their keys."""
+        shared = [key for key in self.learned if key in before.selectors]
+        for key in shared:
+            self.selectors[key].load_state_dict(before.selectors[key].state_dict())
+        return shared
 
     def schedule(self, grid: Grid) -> Schedule:
         """The plan for `grid`; raises SelectionError where it cannot be right."""
@@ -305,6 +324,15 @@ class Plan(nn.Module):
                     raise SelectionError(f"{names} read the attention of block {block} with different query weights")
                 if self.host and self.host.class_token:
                     raise SelectionError(f"{s.name} weighs queries; this model tells the class token's attention alone")
+
+
+def _keys(placed: Sequence[Placed]) -> list[str]:
+    keys: list[str] = []
+    for p in placed:
+        key = f"block{p.block}_{p.selector.label}"
+        before = sum(key == other or other.startswith(f"{key}_no") for other in keys)
+        keys.append(f"{key}_no{before + 1}" if before else key)
+    return keys
 
 
 @contextmanager

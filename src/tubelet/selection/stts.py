@@ -232,6 +232,10 @@ class STTS(Selector):
     def extra_repr(self) -> str:
         return f"budget={self.budget}, {self.options}"
 
+    @property
+    def label(self) -> str:
+        return f"{self.name}_{self.budget.kind}" + ("_anchor" if self.options.scores == "anchor" else "")
+
     def set_progress(self, done: float) -> None:
         """The noise fades linearly to nothing, so that in the end training chooses as evaluation does."""
         self.sigma = self.options.sigma * (1.0 - done)

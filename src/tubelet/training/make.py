@@ -23,8 +23,6 @@ from tubelet.models.config import Preprocessing
 from tubelet.models.evad import EVAD
 from tubelet.models.registry import MODELS, create_model
 from tubelet.models.vit import ViT
-from tubelet.selection.registry import methods
-from tubelet.selection.spec import parse
 from tubelet.training.config import TrainConfig
 from tubelet.training.groups import parameter_groups
 
@@ -59,8 +57,7 @@ def data_and_model(
         std=data.std,
         sampling=views.sampling if views else "dense",
     )
-    if learned := [term.name for term in parse(model.config.select).terms if methods()[term.name].learned]:
-        model.config.released_options = {**model.config.released_options, "trained_selectors": learned}
+    model.config.trained_selectors = model.plan.learned
     if isinstance(val, VideoClips):
         model.config.views = (val.views.clips, val.views.crops)
     if model.num_classes:

@@ -352,7 +352,7 @@ class Run:
 
     def _set_progress(self, done: float) -> None:
         self._use(next((spec for until, spec in self.select_until if done < until), self.select))
-        for selector in self.model.plan.selectors if self.config.noise == "linear" else ():
+        for selector in self.model.plan.selectors.values() if self.config.noise == "linear" else ():
             selector.set_progress(done)  # type: ignore[operator]
 
     def _use(self, select: str) -> None:
