@@ -31,6 +31,12 @@ ONLY_TRAINING = (
     "seed",
 )  # options of data that val does not take over
 
+SELECTION = ("model.select", "select_until", "noise")
+READ = {  # by each task, of the keys that not all of them read; a section alone is all of it
+    "classify": ("augment", *SELECTION),
+    "pretrain": ("pretrain", "augment.erasing", "augment.randaugment", "augment.colour", "augment.repeated"),
+    "detect": ("detect", "augment.repeated", *SELECTION),
+}
 NOT_OF_DATA = {  # what data is opened with and where a config says it
     **dict.fromkeys(("frames", "size", "short"), "frames and size of a clip are arguments of the model"),
     **dict.fromkeys(("augment", "finish"), "augmentation is the section augment"),
@@ -247,6 +253,11 @@ class TrainConfig(Section):
     def _one_length(self) -> TrainConfig:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("one of epochs and steps must be given, and not both")
+        if unread := [key for key in self._given() if not {key, key.split(".")[0]} & set(READ[self.task])]:
+            raise ValueError(
+                f"{unread[0]}: task {self.task} does not read it; of the keys that not all tasks read it reads "
+                f"{', '.join(READ[self.task])}"
+            )
         if self.task == "detect" and self.accumulate > 1:
             raise ValueError(
                 "accumulate: the losses of a detector are means over the people of a batch, not of its parts"
@@ -265,6 +276,17 @@ class TrainConfig(Section):
                 f"augment.repeated={self.augment.repeated} views"
             )
         return self
+
+    def _given(self) -> list[str]:
+        """The keys of READ that were given another value than that by default."""
+        given = [
+            f"{name}.{key}"
+            for name, section in (("augment", self.augment), ("pretrain", self.pretrain), ("detect", self.detect))
+            for key, value in section
+            if value != type(section).model_fields[key].default
+        ]
+        selects = self.model.select not in (None, "none"), bool(self.select_until), self.noise != "linear"
+        return given + [key for key, is_given in zip(SELECTION, selects, strict=True) if is_given]
 
 
 def read_config(path: str | Path, overrides: Mapping[str, str] | None = None) -> TrainConfig:
