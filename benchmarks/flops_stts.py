@@ -58,7 +58,7 @@ SWIN_SSV2: list[Row] = [
 ]
 # Budgets among which a nearer one is looked for.
 NEAR = {
-    "T0_.5-S4_.7": [f"stts:T{t}@0-S{s}@4" for t in (3, 4) for s in (9, 10, 11, 12, 13)],
+    "T0_.5-S4_.7": [f"stts:T{t}@0-S{s}@4" for t in (3, 4) for s in (9, 10, 11, 12, 13)] + ["stts:T3@0"],
     "T0_.4-S4_.6": [f"stts:T{t}@0-S{s}@4" for t in (2, 3) for s in (10, 11, 12)],
     "S0_.6": [f"stts:S{s}@0" for s in (36, 37, 38, 39, 40)],
     "S4_.3": [f"stts:S{s}@4" for s in (5, 6, 7)],

@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 
 from benchmarks.peers import mend_torchvision
 from tests.checkpoints import video_swin as made
-from tests.tiny import SWIN, moving, randomise
+from tests.tiny import SWIN, moving, randomise, tiny
 from tubelet import CheckpointError, load_model, save_model
 from tubelet.inference import refuse_untrained
 from tubelet.models.registry import create_model
@@ -61,6 +61,15 @@ def test_the_same_model_comes_back(layout, tmp_path):
     assert loaded.config.preprocessing.stride == 2
     if model.plan.placed:
         refuse_untrained(loaded)  # its scorers came with the file
+
+
+def test_a_fitted_window_says_that_it_needs_fine_tuning(tmp_path):
+    save_model(tiny("swin"), tmp_path / "released")
+    with pytest.warns(UserWarning, match="window='fitted' is another computation .* fine-tune"):
+        load_model(tmp_path / "released", window="fitted")
+    load_model(tmp_path / "released", window="released")
+    save_model(tiny("swin", window="fitted"), tmp_path / "fitted")
+    load_model(tmp_path / "fitted")  # as it was trained
 
 
 def test_a_key_that_is_absent_or_of_another_shape_is_named(layout):

@@ -125,8 +125,12 @@ def test_selectors(run):
     assert not refused["stts"] and set(refused["random"]) == {"keep", "r"} and set(refused["merge"]) == {"r"}
     why = [reason for of_selector in refused.values() for reason in of_selector.values()]
     assert why and all("pools over a dense grid" in reason or "does not hand on the pixels" in reason for reason in why)
+    assert [row["selector"] for row in rows if row["models"]["xvit"] and row["only_with"].get("xvit")] == [
+        "sta", "random", "uniform", "attention"
+    ]  # fmt: skip
     done = run("selectors")
     assert done.status == 0 and all(row["summary"] in done.out for row in rows)
+    assert "sta keep on xvit: with one group a frame, such as groups=8/8/8" in done.out
     assert all(reason in done.out for row in rows for why in row["refused"].values() for reason in why.values())
 
 
@@ -213,6 +217,25 @@ def test_debugging_shows_where(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TUBELET_DEBUG", "1")
     with pytest.raises(ValueError):
         main(["models"])
+
+
+def test_what_a_file_does_not_say_is_given_to_convert(run, tmp_path):
+    torch.save({"module": tiny(dim=24, heads=3, depth=3).state_dict()}, tmp_path / "weights.pth")
+    words = ["convert", tmp_path / "weights.pth", tmp_path / "out", "--set", "frames=16", "--set", "size=[32,32]"]
+    done = run(*words)
+    assert done.status == 2 and "give heads= (tubelet convert --set)" in done.err
+    assert run(*words, "--set", "heads=3").status == 0
+    config = tubelet.load_model(tmp_path / "out").config
+    assert config.arguments["heads"] == 3 and config.arguments["size"] == (32, 32)
+    for given, says in (
+        ("heads", "is not KEY=VALUE, such as heads=3"),
+        ("heads=[", "is no number, text or list"),
+        ("heads=three", "heads is 'three', and a whole number from 1 on"),
+        ("feet=3", "has no argument 'feet'"),
+        ("select=none", "give --select"),
+    ):
+        done = run(*words, "--set", "heads=3", "--set", given, "--force")
+        assert done.status == 2 and says in done.err, (given, done.err)
 
 
 @pytest.mark.filterwarnings("default")  # as outside of the tests, where it is no error

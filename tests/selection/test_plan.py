@@ -90,6 +90,7 @@ def test_what_keeps_everything_is_no_step_at_all(select):
         ("sta:r=500", "r is at most 111 here"),
         ("sta:r=8,groups=8/3/2", "each must divide"),
         ("sta:r=8,groups=8/4", "2 groups for 3 places"),
+        ("sta:r=8@0,2,4,6", "4 places; give one group count a place"),
         ("sta:r=8,groups=a/4/2", "whole numbers"),
         ("sta:r=8,order=up/down/up", "forward or backward"),
         ("sta:r=8@8,4,0", "ascend"),

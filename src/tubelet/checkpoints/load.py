@@ -82,6 +82,11 @@ def load_model(
         if chosen.model_types and found.processor is not None:
             description.notes += huggingface.read_processor(found.processor, config.preprocessing)
         fresh = _decide_head(weights, description, head, arguments.get("num_classes"), found.name)
+        stored_window = config.arguments.get("window", "released")
+        if (window := arguments.get("window", stored_window)) != stored_window:
+            description.warnings.append(
+                f"window={window!r} is another computation than the one the weights were trained with: fine-tune them"
+            )
         _override(config, arguments, select)
         _name_classes(config, labels, fresh, found.name)
         model = build_model(config)

@@ -98,7 +98,8 @@ def describe(weights: Weights, config: dict[str, Any] | None, given: Mapping[str
     if not same and "pool_kv_stride" not in given:
         description.warnings.append(
             f"nothing says by how much keys and values are pooled: {arguments['pool_kv_stride']} in the first block, "
-            "as in the published MViT-B; with another stride all answers are wrong: give pool_kv_stride="
+            "as in the published MViT-B; with another stride all answers are wrong: give pool_kv_stride= "
+            "(tubelet convert --set)"
         )
     return description
 

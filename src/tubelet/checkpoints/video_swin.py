@@ -80,7 +80,7 @@ def describe(weights: Weights, config: dict[str, Any] | None, given: Mapping[str
     if not sure:
         description.warnings.append(
             f"nothing says which window the table of biases is for: {window} is taken; with another one all answers "
-            "are wrong: give window_size="
+            "are wrong: give window_size= (tubelet convert --set)"
         )
     return description
 
@@ -151,7 +151,9 @@ def find_window(
     likely += [window for window in windows if window[1] == window[2] and window[0] > 1]
     if not likely:
         key = weights.key_of("layers.0.blocks.0.attn.relative_position_bias_table")
-        raise CheckpointError(f"{key} has {offsets} rows, which no window of square frames has: give window_size=")
+        raise CheckpointError(
+            f"{key} has {offsets} rows, which no window of square frames has: give window_size= (tubelet convert --set)"
+        )
     return likely[0], False
 
 

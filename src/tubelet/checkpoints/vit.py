@@ -43,7 +43,8 @@ def infer_arguments(weights: Weights, given: Mapping[str, Any]) -> dict[str, Any
     if heads is None:
         known = ", ".join(f"{heads} for {width}" for width, heads in HEADS.items())
         raise CheckpointError(
-            f"weights do not show the number of heads, and width {dim} is not a known one ({known}): give heads="
+            f"weights do not show the number of heads, and width {dim} is not a known one ({known}): give heads= "
+            "(tubelet convert --set)"
         )
     arguments = {
         "num_classes": stored_classes(weights),
@@ -70,7 +71,8 @@ def guesses(weights: Weights, arguments: Mapping[str, Any], given: Mapping[str, 
     if "heads" not in given:
         found.append(
             f"nothing says how many heads the attention has: {arguments['heads']} are taken, as in the released model "
-            f"of width {arguments['dim']}; with another number all answers are wrong: give heads="
+            f"of width {arguments['dim']}; with another number all answers are wrong: give heads= "
+            "(tubelet convert --set)"
         )
     if not arguments["qkv_bias"] and "qkv_bias" not in given:
         found.append(

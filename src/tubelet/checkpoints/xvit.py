@@ -63,10 +63,11 @@ def describe(weights: Weights, config: dict[str, Any] | None, given: Mapping[str
     description = Description(made)
     if guessed := [name for name in ("mixing_div", "segment_length") if name not in given]:
         taken = ", ".join(f"{name}={arguments[name]}" for name in guessed)
+        needed = " and ".join(f"{name}=" for name in guessed)
         data = "Something-Something" if ssv2 else "Kinetics"
         description.warnings.append(
             f"nothing says how its frames mix: {taken} is taken, as in the released configuration for {data}; with "
-            "another all answers are wrong: give " + " and ".join(f"{name}=" for name in guessed)
+            f"another all answers are wrong: give {needed} (tubelet convert --set)"
         )
     _tell(description, given)
     return description
@@ -107,7 +108,8 @@ def _arguments(
     if heads is None:
         known = ", ".join(f"{heads} for {width}" for width, heads in HEADS.items())
         raise CheckpointError(
-            f"weights do not show the number of heads, and width {dim} is not a known one ({known}): give heads="
+            f"weights do not show the number of heads, and width {dim} is not a known one ({known}): give heads= "
+            "(tubelet convert --set)"
         )
     patch = patches.shape[2]
     h, w = _picture(weights, given.get("size"), patch)
@@ -157,7 +159,7 @@ def _tell(description: Description, given: Mapping[str, Any]) -> None:
     if "heads" not in given:
         description.warnings.append(
             f"nothing says how many heads the attention has: {arguments['heads']} are taken, as usual for the width "
-            f"{arguments['dim']}; with another number all answers are wrong: give heads="
+            f"{arguments['dim']}; with another number all answers are wrong: give heads= (tubelet convert --set)"
         )
     frames, size = arguments["frames"], arguments["size"]
     description.notes.append(f"not in the file: {frames} frames, size {size}, mean and deviation 0.5")

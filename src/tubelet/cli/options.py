@@ -76,6 +76,20 @@ def size(text: str) -> int | tuple[int, int]:
     return sides[0] if len(sides) == 1 else (sides[0], sides[1])
 
 
+def argument(text: str) -> tuple[str, object]:
+    """The type of KEY=VALUE, an argument of a model; the value in YAML, a list as a tuple."""
+    import yaml
+
+    key, equals, value = text.partition("=")
+    if not equals or not key.isidentifier():
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE, such as heads=3")
+    try:
+        found = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise argparse.ArgumentTypeError(f"{value!r} in {text!r} is no number, text or list") from None
+    return key, tuple(found) if isinstance(found, list) else found
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON alone; notes and progress go to standard error")
 

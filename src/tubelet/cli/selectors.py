@@ -43,6 +43,10 @@ def run(args: argparse.Namespace) -> int:
     print_table("l" * len(cells[0]), ["selector on", *architectures], cells)
     print()
     for row in rows:
+        for name, options in row["only_with"].items():
+            for budget, option in options.items():
+                print(f"{row['selector']} {budget} on {name}: with one group a frame, such as {option}")
+    for row in rows:
         for name, why in row["refused"].items():
             for budget, reason in why.items():
                 print(f"{row['selector']} {budget} on {name}: {reason}")
@@ -59,7 +63,7 @@ def _cell(row: dict[str, Any], architecture: str) -> str:
 
 
 def _row(method: Method) -> dict[str, Any]:
-    refused = _refusals(method)
+    refused, only_with = _refusals(method)
     return {
         "selector": method.name,
         "summary": method.summary,
@@ -69,21 +73,31 @@ def _row(method: Method) -> dict[str, Any]:
         "learned": method.learned,
         "models": {name: len(reasons) < len(method.budgets) for name, reasons in refused.items()},
         "refused": refused,
+        "only_with": only_with,
     }
 
 
-def _refusals(method: Method) -> dict[str, dict[str, str]]:
-    """Each architecture -> the budgets of the method that cannot be right on it, and why: found by trying."""
+def _refusals(method: Method) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, str]]]:
+    """Each architecture -> the budgets of the method that cannot be right on it, and why; and those that are right with
+    one group a frame alone, and how to say so. Found by trying.
+    """
     from tubelet.errors import SelectionError
 
     found: dict[str, dict[str, str]] = {}
+    only_with: dict[str, dict[str, str]] = {}
     for architecture, model in _a_model_each().items():
         found[architecture] = {}
         for budget in method.budgets:
-            errors = [_refusal(model, f"{method.name}:{BUDGETS[budget]}{place}") for place in PLACES]
+            spec = f"{method.name}:{BUDGETS[budget]}"
+            errors = [_refusal(model, f"{spec}{place}") for place in PLACES]
+            option = "groups=" + "/".join([str(model.grid.t)] * 3)
+            if isinstance(errors[0], SelectionError) and "groups" in method.options:
+                if _refusal(model, f"{spec},{option}") is None:
+                    only_with.setdefault(architecture, {})[budget] = option
+                    continue
             if None not in errors:  # the model's own reason before one about how the budget was written
                 found[architecture][budget] = str(min(errors, key=lambda error: not isinstance(error, SelectionError)))
-    return found
+    return found, only_with
 
 
 @cache

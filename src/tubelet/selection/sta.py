@@ -148,10 +148,11 @@ def scheduled(
 def schedule_places(term: Term, host: Host) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Blocks and groups of STA's schedule as a term gives them: by default 0, depth/3, 2 depth/3 and 8/4/2.
 
+    Of fewer places the groups are by default the first of these.
     In a model of stages these are the thirds of its longest stage, since what is dropped comes back between stages.
     """
     step = term.steps[0]
-    groups: tuple[int, ...] = GROUPS
+    groups: tuple[int, ...] | None = None
     if (given := term.option("groups")) is not None:
         if not all(re.fullmatch("[1-9][0-9]*", g) for g in given.split("/")):
             raise SpecError(f"groups={given} in {term}: whole numbers with '/', one a step, such as groups=8/4/2")
@@ -162,6 +163,9 @@ def schedule_places(term: Term, host: Host) -> tuple[tuple[int, ...], tuple[int,
         places = tuple(first + i * depth // 3 for i in range(3))
         if len(set(places)) < 3:
             raise SelectionError(f"{term}: the steps after blocks {places} collide in {depth} blocks; say which blocks")
+    if groups is None and len(places) > len(GROUPS):
+        raise SpecError(f"{term}: {len(places)} places; give one group count a place, such as groups=8/4/2/2")
+    groups = GROUPS[: len(places)] if groups is None else groups
     if len(groups) != len(places):
         raise SpecError(f"{term}: {len(groups)} groups for {len(places)} places; give one group count a place")
     if any(a % b for a, b in zip(groups, groups[1:], strict=False)):
