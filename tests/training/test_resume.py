@@ -106,6 +106,20 @@ def test_resume_after_a_kill_while_the_checkpoint_is_written(tmp_path, whole, st
     same(folder, whole)
 
 
+def test_resume_clears_what_a_kill_left_half_written(tmp_path, whole):
+    """The files of models too; a training that is refused clears nothing, since another may be at work."""
+    folder = tmp_path / "run"
+    train(config(folder, save_every=12))
+    halves = [folder / "checkpoint.pt.part", *(folder / f / ".model.safetensors.1.tmp" for f in (".", "best", "ema"))]
+    for half in halves:
+        half.write_bytes(b"half")
+    with pytest.raises(TubeletError, match="holds a training"):
+        train(config(folder))
+    assert all(half.exists() for half in halves)
+    train(config(folder), resume=True)
+    same(folder, whole)
+
+
 def test_resume_after_a_full_disk(tmp_path, whole, monkeypatch):
     folder, usual, calls = tmp_path / "run", torch.save, []
 

@@ -137,6 +137,8 @@ class Run:
     def _go(self, resume: bool, progress: Callable[[Progress], None], stopped: Callable[[], bool]) -> Result:
         config, where = self.config, self.where
         start = self._begin(resume)
+        if where.main:
+            saved.remove_halves(self.folder)  # now that the folder is known to be of this training
         began = time.monotonic() - self.seconds
         steps = Steps(
             len(self.data), config.batch, self.steps, start=start, seed=config.seed, rank=where.rank, world=where.world,
@@ -259,9 +261,6 @@ class Run:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise TubeletError(f"out={self.folder}: no folder can be made there ({error.strerror})") from None
-        if self.where.main:
-            (self.folder / f"{saved.CHECKPOINT}{saved.PART}").unlink(missing_ok=True)
-        self.where.barrier()
         state = saved.load_state(self.folder)
         if state is None:
             if self.where.main:

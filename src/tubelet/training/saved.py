@@ -41,13 +41,20 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
 def load_state(folder: Path) -> dict[str, Any] | None:
     """The last state, or None. Raises TubeletError if the file is not whole: it was not written by `save_state`."""
     path = folder / CHECKPOINT
-    (folder / f"{CHECKPOINT}{PART}").unlink(missing_ok=True)  # of a run that was killed while it wrote
     if not path.exists():
         return None
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever the bytes lead to
         raise TubeletError(f"{path} cannot be read ({type(error).__name__}): remove it to begin anew") from None
+
+
+def remove_halves(folder: Path) -> None:
+    """What a run that was killed while it wrote has left, of its state and of models."""
+    (folder / f"{CHECKPOINT}{PART}").unlink(missing_ok=True)
+    for model in (folder, folder / "best", folder / "ema"):
+        for path in model.glob(".*.tmp"):
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
