@@ -211,10 +211,14 @@ def make(name: str) -> bool:
 
 
 def commit() -> str | None:
-    """The commit that is checked out, with "-dirty" if tracked files differ from it; None without git."""
-    git = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    """The commit that is checked out, with "-dirty" if tracked files but results differ from it; None without git."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        return subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+        changed = git("diff", "--name-only", "HEAD", "--", ".", f":!{RESULTS.name}")
+        return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return None
 
