@@ -37,7 +37,7 @@ def test_a_training_is_told_as_json_alone(tiny, tmp_path, capsys):
     out, err = capsys.readouterr()
     told = json.loads(out)
     assert told["steps"] == 6 and set(told["last"]) >= {"top1", "loss"} and told["out"] == str(tmp_path / "run")
-    assert "step 6/6" in err and "clips/s" in err
+    assert "step 6/6" in err and "rate 6.7e-05" in err and "clips/s" in err
     assert main(["classify", "--model", str(tmp_path / "run"), str(tmp_path / "none.mp4")]) == 2  # it loads
 
 
@@ -58,9 +58,12 @@ def test_tensorboard_has_the_curves(tiny, tmp_path):
         (["--optimizer.lr"], "--optimizer.lr needs a value"),
         (["more"], "'more' is no option"),
         (["--model.name", "videomae_smal"], "no model 'videomae_smal'"),
-        (["--model.depht", "3"], "has no argument 'depht'"),
+        (["--model.depht", "3"], "did you mean 'depth'?"),
         (["--data", "jhmbd"], "no data set 'jhmbd'"),
-        (["--data.colour", "3"], "no such option of this data set"),
+        (["--data.splt", "val"], "scenes_easy has no option 'splt'; its options are split, "),
+        (["--data.splt", "val"], "did you mean 'split'?"),
+        (["--data.finish", "3"], "data.finish: augmentation is the section augment"),
+        (["--data.train", "false"], "data.train: data is what is trained on"),
         (["--model.select", "sta:r=999@0,groups=8"], "r=999 is too large"),
         (["--model.size", "96"], "scenes are pictures of 64 x 64"),
         (["--batch", "64"], "a batch must have 1 to 24 clips"),
@@ -88,6 +91,35 @@ def test_a_loss_that_is_no_number_ends_it(tiny, tmp_path, capsys):
     words = ["--optimizer.name", "sgd", "--optimizer.lr", "1e30", "--out", str(tmp_path / "run")]
     assert main(["train", str(tiny), *words]) == 2
     assert "the loss is" in capsys.readouterr().err
+
+
+@pytest.fixture
+def no_large_files():
+    """A function that lets no file grow beyond so many bytes: what is written beyond fails as on a full disk."""
+    resource = pytest.importorskip("resource", reason="limits of POSIX")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize(("size", "file"), [(0, "config.yaml"), (10_000, "checkpoint.pt"), (120_000, "checkpoint.pt")])
+def test_a_full_disk_is_one_sentence(tiny, tmp_path, capsys, no_large_files, size, file):
+    no_large_files(size)
+    assert main(["train", str(tiny), "--out", str(tmp_path / "run")]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == f"tubelet: {tmp_path / 'run' / file} cannot be written (File too large)"
+
+
+def test_resume_is_advised_where_a_full_disk_left_a_state(tiny, tmp_path, capsys, no_large_files):
+    """A run that is done writes its weights anew."""
+    words = ["train", str(tiny), "--out", str(tmp_path / "run"), "--steps", "2"]
+    assert main(words) == 0
+    no_large_files(10_000)
+    capsys.readouterr()
+    assert main([*words, "--resume"]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    file = tmp_path / "run" / "model.safetensors"
+    assert last == f"tubelet: {file} cannot be written (File too large); --resume goes on from step 2"
 
 
 @pytest.mark.slow

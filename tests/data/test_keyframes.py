@@ -1,5 +1,7 @@
 """Key frames with boxes: which frames, boxes in the pixels of the clip, mirrored clips, batches of several sizes."""
 
+import json
+
 import pytest
 import torch
 from hypothesis import given
@@ -240,6 +242,28 @@ def test_a_mirrored_box_lies_on_the_mirrored_picture():
     x1, y1, x2, y2 = (int(side) for side in flipped_boxes(torch.tensor([[5.0, 10, 15, 20]]), 60)[0])
     mirrored = picture.flip(1)
     assert mirrored[y1:y2, x1:x2].all() and mirrored.sum() == (y2 - y1) * (x2 - x1)
+
+
+def test_what_is_not_there_is_said_with_what_is(boxes, tmp_path):
+    for option, near in (("strid", "stride"), ("lables", "labels"), ("split", ""), ("rate", "")):
+        with pytest.raises(TubeletError) as caught:
+            open_keyframes(boxes, **{option: 3})
+        sentence = str(caught.value)
+        assert sentence.startswith(f"{boxes} has no option {option!r}; its options are labels, root, stride, ")
+        assert sentence.endswith(f"; did you mean {near!r}?") if near else "did you mean" not in sentence
+    clip = {"label": "run", "tube": [[1, 1, 1, 9, 9]]}
+    listed = {"labels": ["run"], "resolution_hw": [240, 320], "videos": {"run/a": clip}}
+    (tmp_path / "tubes.json").write_text(json.dumps(listed))
+    (tmp_path / "classes.txt").write_text("run\n")
+    for split in ("split1_train", "split1_test"):
+        (tmp_path / f"{split}.csv").write_text("video,label\nrun/a.mp4,run\n")
+    there = "there are split1_test, split1_train"
+    with pytest.raises(TubeletError, match=f"jhmdb: a split must be named; {there}$"):
+        open_keyframes("jhmdb", root=tmp_path)
+    with pytest.raises(TubeletError, match=f"jhmdb: no split 'split1_tst'; {there}; did you mean 'split1_test'?"):
+        open_keyframes("jhmdb:split1_tst", root=tmp_path)
+    with pytest.raises(TubeletError, match="jhmdb has no option 'lables'"):
+        open_keyframes("jhmdb:split1_test", root=tmp_path, lables=["run"])
 
 
 def test_what_cannot_be(boxes, tmp_path):

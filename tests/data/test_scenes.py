@@ -182,3 +182,21 @@ def test_every_second_frame_has_the_truth_of_its_own():
     for index in range(3):
         assert torch.equal(half[index].clips, whole[index].clips[:, ::2])
         assert torch.equal(half[index].truth, whole[index].truth[::2])
+
+
+def test_what_is_done_to_the_look_of_a_clip_changes_neither_the_scene_nor_its_truth():
+    """Random numbers by the key alone: another epoch or clip has others, and they are not those that drew the scene."""
+    drawn = []
+
+    def darker(frames, rng):
+        drawn.append(rng.random())
+        return frames // 2
+
+    options = {"frames": 8, "length": 24, "fresh": False, "curriculum": False}
+    plain, finished = SceneClips(**options), SceneClips(**options, finish=darker)
+    for key in (Key(5), Key(5), Key(5, epoch=1), Key(6)):
+        one, other = plain[key], finished[key]
+        assert torch.equal(other.clips, one.clips // 2) and torch.equal(other.truth, one.truth)
+    assert drawn[0] == drawn[1] and len(set(drawn)) == 3
+    assert drawn[0] != np.random.default_rng(np.random.SeedSequence((0, 0, 5))).random()  # what drew it
+    assert torch.equal(SceneClips(**options, finish=None)[5].clips, plain[5].clips)

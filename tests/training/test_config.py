@@ -1,10 +1,11 @@
 """Configs of trainings: every key is known, errors are a sentence."""
 
 import pytest
+import yaml
 
 from tests.project import ROOT
 from tubelet.errors import TubeletError
-from tubelet.training.config import as_yaml, make_config, read_config
+from tubelet.training.config import READ, as_yaml, make_config, read_config
 
 LEAST = {"model": "videomae_small", "data": "scenes", "steps": 2}
 
@@ -73,6 +74,43 @@ def test_overrides_reach_into_sections(tmp_path):
 def test_what_is_wrong_is_said(changed, sentence):
     with pytest.raises(TubeletError, match=sentence):
         make_config({**LEAST, **changed})
+
+
+@pytest.mark.parametrize(
+    ("task", "key", "value"),
+    [
+        ("detect", "augment.randaugment", "2/7"),
+        ("detect", "augment.erasing", 0.2),
+        ("detect", "augment.colour", 0.4),
+        ("detect", "augment.label_smoothing", 0.1),
+        ("detect", "augment.mixup", 0.8),
+        ("detect", "augment.mix_share", 0.5),
+        ("detect", "pretrain.mask", 0.5),
+        ("pretrain", "augment.mixup", 0.8),
+        ("pretrain", "augment.label_smoothing", 0.1),
+        ("pretrain", "detect.l1", 1.0),
+        ("pretrain", "model.select", "sta:r=8"),
+        ("pretrain", "select_until", {0.5: "sta:r=8"}),
+        ("classify", "pretrain.mask", 0.5),
+        ("classify", "detect.l1", 1.0),
+    ],
+)
+def test_a_key_that_the_task_does_not_read_is_refused(task, key, value):
+    section, _, last = key.partition(".")
+    content = {**LEAST, "model": {"name": "videomae_small"}}
+    content[section] = {**content.get(section, {}), last: value} if last else value
+    with pytest.raises(TubeletError, match=f"{key}: task {task} does not read it; .* reads {', '.join(READ[task])}$"):
+        make_config({**content, "task": task})
+    for other in READ:
+        if {key, section} & set(READ[other]):
+            make_config({**content, "task": other})
+
+
+@pytest.mark.parametrize("task", READ)
+def test_defaults_may_stand_in_a_config_of_any_task(task):
+    """As they do in the config.yaml of every run."""
+    config = make_config({**LEAST, "task": task})
+    assert make_config(yaml.safe_load(as_yaml(config))) == config
 
 
 def test_a_missing_key_is_named():

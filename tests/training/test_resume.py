@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.training.tiny import config, equal, log, train, weights
-from tubelet.errors import TubeletError
+from tubelet.errors import TubeletError, WriteError
 from tubelet.training import saved
 
 FORK = multiprocessing.get_context("fork")  # no second import of torch for each kill
@@ -106,6 +106,20 @@ def test_resume_after_a_kill_while_the_checkpoint_is_written(tmp_path, whole, st
     same(folder, whole)
 
 
+def test_resume_clears_what_a_kill_left_half_written(tmp_path, whole):
+    """The files of models too; a training that is refused clears nothing, since another may be at work."""
+    folder = tmp_path / "run"
+    train(config(folder, save_every=12))
+    halves = [folder / "checkpoint.pt.part", *(folder / f / ".model.safetensors.1.tmp" for f in (".", "best", "ema"))]
+    for half in halves:
+        half.write_bytes(b"half")
+    with pytest.raises(TubeletError, match="holds a training"):
+        train(config(folder))
+    assert all(half.exists() for half in halves)
+    train(config(folder), resume=True)
+    same(folder, whole)
+
+
 def test_resume_after_a_full_disk(tmp_path, whole, monkeypatch):
     folder, usual, calls = tmp_path / "run", torch.save, []
 
@@ -117,7 +131,8 @@ def test_resume_after_a_full_disk(tmp_path, whole, monkeypatch):
         usual(state, file)
 
     monkeypatch.setattr(torch, "save", save)
-    with pytest.raises(OSError, match="No space left"):
+    said = r"run/checkpoint.pt cannot be written \(No space left on device\); --resume goes on from step 3$"
+    with pytest.raises(WriteError, match=said):
         train(config(folder))
     assert saved.load_state(folder)["step"] == 3 and not list(folder.glob("*.part"))
     train(config(folder), resume=True)

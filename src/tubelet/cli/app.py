@@ -14,12 +14,12 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
 from importlib import import_module
 from types import ModuleType
 from typing import NoReturn
 
 from tubelet._version import __version__
+from tubelet.errors import TubeletError, WriteError, suggestion
 
 COMMANDS = {  # name, which with "_" for "-" is also the module's: what it does, for `tubelet --help`
     "classify": "say what happens in a video",
@@ -77,10 +77,10 @@ def guarded(command: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more to flush when Python ends
         return FAILED
     except Exception as error:
-        from tubelet.errors import TubeletError
-
         if isinstance(error, TubeletError):
             return _fail(error, BAD_INPUT)
+        if isinstance(error, WriteError):
+            return _fail(error, FAILED)
         if os.environ.get("TUBELET_DEBUG"):
             raise
         kind = type(error).__name__
@@ -104,9 +104,7 @@ def _dispatch(words: list[str]) -> int:
         return _top(words)
     command, *rest = words
     if command not in COMMANDS:
-        near = get_close_matches(command, COMMANDS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise UsageError(f"no command {command!r}; there are {', '.join(COMMANDS)}{hint}")
+        raise UsageError(f"no command {command!r}; there are {', '.join(COMMANDS)}{suggestion(command, COMMANDS)}")
     arguments = _read(command, rest)
     with _ended_by_control_c():
         import_module("torch")  # all commands need it

@@ -95,7 +95,7 @@ class Line:
             return
         self.last = time.monotonic()
         text = (
-            f"step {at.step}/{at.steps}  epoch {at.epoch:.2f}  loss {at.loss:.4f}  rate {at.lr:.3f}  "
+            f"step {at.step}/{at.steps}  epoch {at.epoch:.2f}  loss {at.loss:.4f}  rate {at.lr:.3g}  "
             f"{at.clips_per_s:.1f} clips/s  {duration(at.seconds_left)} left"
         )
         if self.terminal:

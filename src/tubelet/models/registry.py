@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import inspect
 from copy import deepcopy
-from difflib import get_close_matches
 from fnmatch import fnmatch
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tubelet.errors import TubeletError
+from tubelet.errors import TubeletError, suggestion
 from tubelet.models.base import VideoModel
 from tubelet.models.config import ModelConfig, Preprocessing
 from tubelet.models.evad import EVAD
@@ -55,9 +54,7 @@ def create_model(name: str, *, select: str = "none", **arguments: Any) -> VideoM
     Raises TubeletError on an unknown name or argument; SpecError, SelectionError on a selection that cannot be right.
     """
     if name not in MODELS:
-        near = get_close_matches(name, MODELS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise TubeletError(f"no model {name!r}; there are {', '.join(MODELS)}{hint}")
+        raise TubeletError(f"no model {name!r}; there are {', '.join(MODELS)}{suggestion(name, MODELS)}")
     architecture, sizes = MODELS[name]
     return build_model(ModelConfig(name, architecture, {**sizes, **arguments}, select=select))
 
@@ -70,7 +67,8 @@ def build_model(config: ModelConfig) -> VideoModel:
     builder = ARCHITECTURES[config.architecture]
     known = [p for p in inspect.signature(builder).parameters if p != "plan"]
     if unknown := [a for a in config.arguments if a not in known]:
-        raise TubeletError(f"{config.model} has no argument {unknown[0]!r}; its arguments are {', '.join(known)}")
+        hint = suggestion(unknown[0], known)
+        raise TubeletError(f"{config.model} has no argument {unknown[0]!r}; its arguments are {', '.join(known)}{hint}")
     arguments = dict(config.arguments)
     if config.position_grid is not None:
         if "position_grid" not in known:

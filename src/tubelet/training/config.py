@@ -13,14 +13,13 @@ written with a point: `--optimizer.lr 1e-4`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from tubelet.errors import TubeletError
+from tubelet.errors import TubeletError, suggestion
 
 ONLY_TRAINING = (
     "split",
@@ -31,6 +30,18 @@ ONLY_TRAINING = (
     "curriculum",
     "seed",
 )  # options of data that val does not take over
+
+SELECTION = ("model.select", "select_until", "noise")
+READ = {  # by each task, of the keys that not all of them read; a section alone is all of it
+    "classify": ("augment", *SELECTION),
+    "pretrain": ("pretrain", "augment.erasing", "augment.randaugment", "augment.colour", "augment.repeated"),
+    "detect": ("detect", "augment.repeated", *SELECTION),
+}
+NOT_OF_DATA = {  # what data is opened with and where a config says it
+    **dict.fromkeys(("frames", "size", "short"), "frames and size of a clip are arguments of the model"),
+    **dict.fromkeys(("augment", "finish"), "augmentation is the section augment"),
+    "train": "data is what is trained on, val what is judged on",
+}
 
 
 class Section(BaseModel):
@@ -242,13 +253,19 @@ class TrainConfig(Section):
     def _one_length(self) -> TrainConfig:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("one of epochs and steps must be given, and not both")
+        if unread := [key for key in self._given() if not {key, key.split(".")[0]} & set(READ[self.task])]:
+            raise ValueError(
+                f"{unread[0]}: task {self.task} does not read it; of the keys that not all tasks read it reads "
+                f"{', '.join(READ[self.task])}"
+            )
         if self.task == "detect" and self.accumulate > 1:
             raise ValueError(
                 "accumulate: the losses of a detector are means over the people of a batch, not of its parts"
             )
         for section, name in ((self.data, "data"), (self.val, "val")):
-            if section is not None and (taken := {"frames", "size"} & set(section.options)):
-                raise ValueError(f"{name}.{min(taken)}: frames and size of a clip are arguments of the model")
+            for option in section.options if section is not None else ():
+                if option in NOT_OF_DATA:
+                    raise ValueError(f"{name}.{option}: {NOT_OF_DATA[option]}")
         if any(not 0 < share < 1 for share in self.select_until):
             raise ValueError(
                 f"select_until: shares of the steps from above 0 to below 1, got {list(self.select_until)}"
@@ -259,6 +276,17 @@ class TrainConfig(Section):
                 f"augment.repeated={self.augment.repeated} views"
             )
         return self
+
+    def _given(self) -> list[str]:
+        """The keys of READ that were given another value than that by default."""
+        given = [
+            f"{name}.{key}"
+            for name, section in (("augment", self.augment), ("pretrain", self.pretrain), ("detect", self.detect))
+            for key, value in section
+            if value != type(section).model_fields[key].default
+        ]
+        selects = self.model.select not in (None, "none"), bool(self.select_until), self.noise != "linear"
+        return given + [key for key, is_given in zip(SELECTION, selects, strict=True) if is_given]
 
 
 def read_config(path: str | Path, overrides: Mapping[str, str] | None = None) -> TrainConfig:
@@ -320,9 +348,7 @@ def _sentence(error: ValidationError, content: Mapping[str, Any]) -> str:
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         known = _known(first["loc"][:-1])
-        near = get_close_matches(str(first["loc"][-1]), known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        return f"unknown key {key!r}; there are {', '.join(known)}{hint}"
+        return f"unknown key {key!r}; there are {', '.join(known)}{suggestion(str(first['loc'][-1]), known)}"
     if first["type"] == "missing":
         return f"key {key!r} is missing"
     message = first["msg"].removeprefix("Value error, ")

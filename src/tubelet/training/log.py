@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tubelet.training.saved import write_text
+from tubelet.training.saved import write_text, writing
 
 LOG = "log.jsonl"
 
@@ -15,11 +15,11 @@ LOG = "log.jsonl"
 class Log:
     """`DIR/log.jsonl`, a JSON object a line with the step it belongs to; beside it `DIR/tensorboard`.
 
-    A run that goes on at a step forgets the lines after it, which are made again.
+    A run that goes on at a step forgets the lines after it, which are made again. Raises WriteError on a full disk.
     """
 
     def __init__(self, folder: Path, step: int, *, tensorboard: bool, note: Callable[[str], None]) -> None:
-        self.path, self.note = folder / LOG, note
+        self.path, self.curves, self.note = folder / LOG, folder / "tensorboard", note
         if self.path.exists():
             write_text(self.path, "".join(f"{line}\n" for line in _whole_lines(self.path) if _step(line) <= step))
         self.writer: Any = None
@@ -29,21 +29,24 @@ class Log:
             except ImportError:
                 note("no curves for TensorBoard: pip install 'tubelet[train]' for them")
             else:
-                self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+                with writing(self.curves):
+                    self.writer = SummaryWriter(str(self.curves), purge_step=step + 1)
 
     def write(self, row: dict[str, Any]) -> None:
-        with self.path.open("a") as file:
+        with writing(self.path), self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
         if self.writer is not None:
             kind = "val" if "weights" in row else "train"
             suffix = f"_{row['weights']}" if "weights" in row else ""
-            for name, value in row.items():
-                if isinstance(value, (int, float)) and name not in ("step", "epoch"):
-                    self.writer.add_scalar(f"{kind}/{name}{suffix}", value, row["step"])
+            with writing(self.curves):
+                for name, value in row.items():
+                    if isinstance(value, (int, float)) and name not in ("step", "epoch"):
+                        self.writer.add_scalar(f"{kind}/{name}{suffix}", value, row["step"])
 
     def close(self) -> None:
         if self.writer is not None:
-            self.writer.close()
+            with writing(self.curves):
+                self.writer.close()
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:

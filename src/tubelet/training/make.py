@@ -78,10 +78,7 @@ def open_clips(
             options |= {"frames": model.frames, "short": min(model.size)}
         if labels is not None and Path(section.name).is_file():
             options.setdefault("labels", labels)  # a csv of boxes; the data sets by name have classes of their own
-        try:
-            clips = open_keyframes(section.name, train=train, **options)
-        except TypeError as error:
-            raise TubeletError(f"{section.name}: no such option of key frames ({error})") from None
+        clips = open_keyframes(section.name, train=train, **options)
         if labels is not None and clips.labels != labels:
             what = f"{len(clips.labels)} classes, which are not the {len(labels)} of {config.data.name} in their order"
             raise TubeletError(f"{section.name}: has {what}; val is judged by the classes of data")

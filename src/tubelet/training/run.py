@@ -24,8 +24,9 @@ from tubelet.checkpoints import save_model
 from tubelet.data import eval_loader, train_loader
 from tubelet.data.batches import Batch, Steps
 from tubelet.data.datasets.base import clips_id
+from tubelet.data.loader import Loader
 from tubelet.devices import device_of
-from tubelet.errors import TubeletError
+from tubelet.errors import TubeletError, WriteError
 from tubelet.models.base import VideoModel
 from tubelet.models.registry import set_selection
 from tubelet.selection.registry import methods
@@ -78,7 +79,8 @@ def train(
 ) -> Result:
     """Train to the end, or go on where `config.out` stopped.
 
-    Raises TubeletError for what cannot be, KeyboardInterrupt after Control-C, with the step before it saved.
+    Raises TubeletError for what cannot be, WriteError if a file cannot be written, KeyboardInterrupt after Control-C,
+    with the step before it saved.
     """
     if config.out is None:
         raise TubeletError("where to? Give out, a folder for the training")
@@ -120,11 +122,23 @@ class Run:
         self.optimizer = optimizer_of(self.task.module, config, model)
         self.average = Average(self.task.module, config.ema) if config.ema else None
         self.best: dict[str, Any] = {}
+        self.saved: int | None = None  # the step that can be resumed at
+        self.without_val = False  # none of its clips could be read, and that was said
         self.seconds = 0.0
 
     def go(self, resume: bool, progress: Callable[[Progress], None], stopped: Callable[[], bool]) -> Result:
+        try:
+            return self._go(resume, progress, stopped)
+        except WriteError as error:
+            if self.saved is None:
+                raise
+            raise WriteError(f"{error}; --resume goes on from step {self.saved}") from error
+
+    def _go(self, resume: bool, progress: Callable[[Progress], None], stopped: Callable[[], bool]) -> Result:
         config, where = self.config, self.where
         start = self._begin(resume)
+        if where.main:
+            saved.remove_halves(self.folder)  # now that the folder is known to be of this training
         began = time.monotonic() - self.seconds
         steps = Steps(
             len(self.data), config.batch, self.steps, start=start, seed=config.seed, rank=where.rank, world=where.world,
@@ -143,7 +157,7 @@ class Run:
                 loss = self.step(step - 1, batch)
                 window.add(loss, len(batch) * where.world)
                 if step % config.log_every == 0 or step == self.steps:
-                    row = window.row(step, step / self.per_epoch, self._rate(step - 1), where, loader.waited)
+                    row = window.row(step, step / self.per_epoch, self._rates(step - 1), where, loader.waited)
                     if not np.isfinite(row["loss"]):
                         raise TubeletError(
                             f"the loss is {row['loss']} at step {step}: lower optimizer.lr, or set clip; the state of "
@@ -206,7 +220,10 @@ class Run:
         return total
 
     def judge(self, step: int) -> list[dict[str, Any]]:
-        """Figures on `val` of the raw and of the averaged weights; the best weights so far are saved."""
+        """Figures on `val` of the raw and of the averaged weights; the best weights so far are saved.
+
+        Where no clip can be read there are none, and nothing is chosen.
+        """
         if self.val is None:
             return []
         self._use(self.select)
@@ -216,13 +233,19 @@ class Run:
             loader = eval_loader(self.val, self.config.batch, workers=self.config.workers, note=self.note)
             averaged = self.average if weights == "ema" else None
             with averaged.in_place_of(module) if averaged else nullcontext():
-                rows.append(self._judged(step, module, loader, weights))
+                rows += self._judged(step, module, loader, weights)
             module.train()
         return rows
 
-    def _judged(self, step: int, module: nn.Module, loader: Any, weights: str) -> dict[str, Any]:
+    def _judged(self, step: int, module: nn.Module, loader: Loader, weights: str) -> list[dict[str, Any]]:
         """Every process does all of it: under FSDP none has the weights alone."""
         figures = self.task.judge(module, loader)
+        if not figures:
+            if not self.without_val:
+                first = next(iter(loader.bad.values()), "it is empty")
+                self.note(f"no clip of val can be read, so that no weights are chosen; the first: {first}")
+            self.without_val = True
+            return []
         row = {"step": step, "epoch": round(step / self.per_epoch, 3), "weights": weights, **_rounded(figures)}
         if not self.best or (figures["score"], -figures["loss"]) > (self.best["score"], -self.best["loss"]):
             self.best = {"step": step, "weights": weights, **figures}
@@ -230,7 +253,7 @@ class Run:
         if loader.bad:
             row["unreadable"] = len(loader.bad)
         self.note(f"step {step} {weights}: " + ", ".join(f"{k} {v:.4g}" for k, v in figures.items() if k != "score"))
-        return row
+        return [row]
 
     def _begin(self, resume: bool) -> int:
         """The step to start from, with everything as it was there. Raises TubeletError if the folder is of another."""
@@ -238,9 +261,6 @@ class Run:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise TubeletError(f"out={self.folder}: no folder can be made there ({error.strerror})") from None
-        if self.where.main:
-            (self.folder / f"{saved.CHECKPOINT}{saved.PART}").unlink(missing_ok=True)
-        self.where.barrier()
         state = saved.load_state(self.folder)
         if state is None:
             if self.where.main:
@@ -269,6 +289,7 @@ class Run:
         if self.average is not None:
             self.average.load(state["average"])
         self.best, self.seconds = state["best"], state["seconds"]
+        self.saved = state["step"]
         self.note(f"going on at step {state['step']} of {self.steps}")
         return state["step"]
 
@@ -295,6 +316,7 @@ class Run:
             }  # fmt: skip
             saved.save_state(self.folder, content)
         self.where.barrier()
+        self.saved = step
 
     def _finish(self) -> None:
         self._use(self.select)
@@ -309,7 +331,8 @@ class Run:
         if self.where.main:
             prefix = self.task.prefix
             own = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-            save_model(self.model, folder, state=own)
+            with saved.writing(folder / "model.safetensors"):
+                save_model(self.model, folder, state=own)
 
     def _judges_after(self, step: int) -> bool:
         if step == self.steps:
@@ -319,6 +342,12 @@ class Run:
 
     def _rate(self, step: int) -> float:
         return factor(self.config.schedule, step, self.steps, self.per_epoch)
+
+    def _rates(self, step: int) -> dict[str, float]:
+        """The learning rate at a step, and that of each kind of parameters which has another."""
+        lr = self.config.optimizer.lr * self._rate(step)
+        scales = {kind: getattr(self.config.groups, kind) for kind in ("selector", "backbone", "head")}
+        return {"lr": lr, **{f"lr_{kind}": lr * scale for kind, scale in scales.items() if scale != 1}}
 
     def _set_progress(self, done: float) -> None:
         self._use(next((spec for until, spec in self.select_until if done < until), self.select))
@@ -355,7 +384,7 @@ class Window:
         self.losses.append(loss)
         self.clips += clips
 
-    def row(self, step: int, epoch: float, rate: float, where: Processes, waited: float) -> dict[str, Any]:
+    def row(self, step: int, epoch: float, rates: dict[str, float], where: Processes, waited: float) -> dict[str, Any]:
         """`waited`: seconds that the loader kept the loop waiting so far; the row has its share of the time."""
         loss = where.mean(torch.stack(self.losses).mean()).item()
         seconds = max(time.monotonic() - self.began, 1e-9)
@@ -363,7 +392,7 @@ class Window:
             "step": step,
             "epoch": round(epoch, 3),
             "loss": loss,
-            "lr": rate,
+            **rates,
             "clips_per_s": round(self.clips / seconds, 2),
             "loading": round(min((waited - self.waited) / seconds, 1.0), 3),
         }

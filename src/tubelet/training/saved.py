@@ -10,35 +10,37 @@ DIR/best, DIR/ema       the weights that judged best; the average of the last on
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from tubelet.errors import TubeletError
+from tubelet.errors import TubeletError, WriteError
 
 CHECKPOINT, PART = "checkpoint.pt", ".part"
 
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:
-    """Raises OSError if the disk is full; the state before is then still there."""
+    """Raises WriteError if the disk is full; the state before is then still there."""
     part = folder / f"{CHECKPOINT}{PART}"
-    try:
-        with part.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, folder / CHECKPOINT)
-        _sync(folder)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    with writing(folder / CHECKPOINT):
+        try:
+            with part.open("wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, folder / CHECKPOINT)
+            _sync(folder)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
 
 
 def load_state(folder: Path) -> dict[str, Any] | None:
     """The last state, or None. Raises TubeletError if the file is not whole: it was not written by `save_state`."""
     path = folder / CHECKPOINT
-    (folder / f"{CHECKPOINT}{PART}").unlink(missing_ok=True)  # of a run that was killed while it wrote
     if not path.exists():
         return None
     try:
@@ -47,10 +49,38 @@ def load_state(folder: Path) -> dict[str, Any] | None:
         raise TubeletError(f"{path} cannot be read ({type(error).__name__}): remove it to begin anew") from None
 
 
+def remove_halves(folder: Path) -> None:
+    """What a run that was killed while it wrote has left, of its state and of models."""
+    (folder / f"{CHECKPOINT}{PART}").unlink(missing_ok=True)
+    for model in (folder, folder / "best", folder / "ema"):
+        for path in model.glob(".*.tmp"):
+            path.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
+    """Raises WriteError."""
     part = path.with_name(path.name + PART)
-    part.write_text(text)
-    os.replace(part, path)
+    with writing(path):
+        try:
+            part.write_text(text)
+            os.replace(part, path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What goes wrong inside is a WriteError that names the file and the reason."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        failed: BaseException | None = error
+        while failed is not None and not isinstance(failed, OSError):
+            failed = failed.__context__  # torch.save says where its file should have been, after the disk has said no
+        if failed is None:
+            raise
+        raise WriteError(f"{path} cannot be written ({failed.strerror or failed})") from error
 
 
 def _sync(folder: Path) -> None:

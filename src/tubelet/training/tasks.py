@@ -42,7 +42,9 @@ class Task(Protocol):
         ...
 
     def judge(self, module: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
-        """Figures over a data set; "score" is the one by which the best weights are chosen, the higher the better."""
+        """Figures over a data set; "score" is the one by which the best weights are chosen, the higher the better, and
+        "loss" decides between equal ones. Without a batch there are none.
+        """
         ...
 
 
@@ -82,7 +84,7 @@ class Classify:
             right += int((scores.argmax(dim=1) == batch.labels).sum())
             clips += len(batch)
         if not clips:
-            return {"score": 0.0, "clips": 0}
+            return {}
         return {"score": right / clips, "top1": right / clips, "loss": loss / clips, "clips": clips}
 
 
@@ -116,7 +118,9 @@ class Pretrain:
             for batch in batches:
                 loss += self.loss(module, batch, np.random.default_rng(0)).item() * len(batch)
                 clips += len(batch)
-        return {"score": -loss / max(clips, 1), "loss": loss / max(clips, 1), "clips": clips}
+        if not clips:
+            return {}
+        return {"score": -loss / clips, "loss": loss / clips, "clips": clips}
 
 
 class DetectPeople:
@@ -158,7 +162,7 @@ class DetectPeople:
                     for person, label in actions.nonzero().tolist()
                 ]
         if not rows:
-            return {"score": 0.0, "loss": 0.0, "clips": 0}
+            return {}
         frame_map = evaluate_frames(truth, detections_of(rows), rules=EDGES, thresholds=[0.5]).at(0.5)
         frame_map = 0.0 if math.isnan(frame_map) else frame_map  # nobody is on any key frame
         return {"score": frame_map, "frame_map": frame_map, "loss": loss / len(rows), "clips": len(rows)}

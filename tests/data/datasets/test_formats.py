@@ -126,10 +126,32 @@ def test_what_is_no_data_set_is_refused(tmp_path, folders):
     }.items():
         with pytest.raises(TubeletError, match=words):
             open_dataset(tmp_path / name)
-    with pytest.raises(TubeletError, match="no data set 'jhmd'; there are scenes, .*jhmdb"):
+    with pytest.raises(TubeletError, match="no data set 'jhmd'; there are scenes, .*; did you mean 'jhmdb'?"):
         open_dataset("jhmd:split1_fit")
-    with pytest.raises(TubeletError, match="unexpected keyword argument 'colour'"):
-        open_dataset(folders, colour=True)
+
+
+def test_an_option_that_a_data_set_does_not_have_is_refused_with_the_nearest(folders, tmp_path):
+    """Also one that would do nothing there."""
+    csv = tmp_path / "a.csv"
+    csv.write_text(f"path,label\n{folders / 'jump' / '0.mp4'},jump\n")
+    for data, option, near in (
+        (folders, "splt", "split"),
+        (folders, "chache", "cache"),
+        (folders, "croops", "crops"),
+        (folders, "root", ""),
+        (csv, "rot", "root"),
+        ("scenes", "lenght", "length"),
+        ("scenes", "curiculum", "curriculum"),
+        ("scenes", "cache", ""),
+        ("scenes", "crops", ""),
+    ):
+        with pytest.raises(TubeletError) as caught:
+            open_dataset(data, **{option: 3})
+        sentence = str(caught.value)
+        assert sentence.startswith(f"{data} has no option {option!r}; its options are split, ")
+        assert sentence.endswith(f"; did you mean {near!r}?") if near else "did you mean" not in sentence
+    assert len(open_dataset(csv, root=tmp_path)) == 1
+    assert len(open_dataset(folders, root=None, cache=None)) == len(open_dataset(folders))
 
 
 @pytest.mark.parametrize(

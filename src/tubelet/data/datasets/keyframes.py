@@ -25,13 +25,14 @@ from tubelet.data.datasets.ava import is_ava_csv
 from tubelet.data.datasets.ava_tubes import RATE, START, read_ava_tubes
 from tubelet.data.datasets.base import Key, Sample, as_key, random_of
 from tubelet.data.datasets.listing import Listing, Record, Views
-from tubelet.data.datasets.registry import data_root, split_name
+from tubelet.data.datasets.registry import check_options, choose_split, data_root, keywords, split_name
 from tubelet.data.datasets.tubes import Tube, Tubes, read_boxes_csv, read_jhmdb_tubes, read_ucf24_tubes
 from tubelet.data.sampling import around
 from tubelet.data.video import open_video
 from tubelet.errors import TubeletError, VideoError
 
 NAMED = ("jhmdb", "ucf24")  # data sets with tubes
+GIVEN_BY_MODELS = ("train", "frames", "short")
 MEAN, STD = (0.45, 0.45, 0.45), (0.225, 0.225, 0.225)
 
 
@@ -298,17 +299,16 @@ def open_keyframes(
     Raises TubeletError for what is unknown or missing. Opens no video.
     """
     name, named = split_name(data)
-    split = split or named
+    split, path = split or named, Path(name)
+    if name not in NAMED and not path.is_file():
+        raise TubeletError(f"no boxes {name!r}: jhmdb:SPLIT, ucf24:SPLIT or a csv of boxes is expected")
+    check_options(name, [*(["split"] if split else []), *options], options_of_keyframes(path), GIVEN_BY_MODELS)
     if name in NAMED:
         folder = Path(root) if root is not None else data_root() / name
         tubes = read_named_tubes(name, folder)
         listings = jhmdb.splits(folder) if name == "jhmdb" else ucf24.splits(folder, tubes)
-        if split not in listings:
-            raise TubeletError(f"{name}: no split {split!r}; there are {', '.join(listings)}")
+        split = choose_split(name, split, listings, train=bool(options.get("train")))
         return KeyframeClips(listings[split], tubes, **options)  # type: ignore[arg-type]
-    path = Path(name)
-    if not path.is_file():
-        raise TubeletError(f"no boxes {name!r}: jhmdb:SPLIT, ucf24:SPLIT or a csv of boxes is expected")
     if is_ava_csv(path):
         return _open_ava(path, root, **options)
     labels = options.pop("labels", None)
@@ -316,6 +316,12 @@ def open_keyframes(
     folder = Path(root) if root is not None else path.parent
     records = [Record(folder / name, found[0].label, name) for name, found in tubes.videos.items()]
     return KeyframeClips(Listing(path.stem, tubes.labels, records, Views()), tubes, **options)  # type: ignore[arg-type]
+
+
+def options_of_keyframes(data: Path) -> list[str]:
+    """The options that one of NAMED or a csv has, but for GIVEN_BY_MODELS."""
+    own = ["split"] if str(data) in NAMED else ["labels", "start", "rate"] if is_ava_csv(data) else ["labels"]
+    return [*own, "root", *keywords(KeyframeClips, but=GIVEN_BY_MODELS)]
 
 
 def _open_ava(

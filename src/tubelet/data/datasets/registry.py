@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import fields
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,12 @@ from tubelet.data.cache import FrameCache
 from tubelet.data.datasets import jhmdb, kinetics, ssv2, ucf24
 from tubelet.data.datasets.base import ClipDataset
 from tubelet.data.datasets.formats import folder_splits, read_csv
-from tubelet.data.datasets.listing import Listing
+from tubelet.data.datasets.listing import Listing, Views
 from tubelet.data.datasets.scenes import LEVELS, SceneClips
 from tubelet.data.datasets.videos import VideoClips, with_views
 from tubelet.data.scenes import SIZE
 from tubelet.data.transforms import Size, height_width
-from tubelet.errors import TubeletError
+from tubelet.errors import TubeletError, suggestion
 
 READERS: dict[str, Callable[[Path], dict[str, Listing]]] = {
     "jhmdb": jhmdb.splits,
@@ -27,6 +29,7 @@ READERS: dict[str, Callable[[Path], dict[str, Listing]]] = {
 }
 SCENES = {"scenes": "standard", **{f"scenes_{level}": level for level in LEVELS if level != "standard"}}
 ROOT_VARIABLE = "TUBELET_DATA"
+FUNCTIONS = ("augment", "finish")  # options in Python alone
 DEFAULT_SPLITS = {True: ("train", "training"), False: ("val", "validation", "valid", "test", "testing")}
 
 
@@ -63,39 +66,74 @@ def open_dataset(
     frames, size:  of a clip; size is 224 by default, and 64 of scenes, which have no other (and 16 frames or a part)
     sampling, stride, clips, crops, flip:  by default those of the data set's protocol
     cache:   a folder for decoded clips, of `cache_limit` bytes (20 GiB)
-    options: of `VideoClips` (area, side, augment, mean, std, backend) or `SceneClips` (length, fresh, curriculum)
+    options: of `VideoClips` (area, side, augment, finish, mean, std, backend) or `SceneClips` (length, fresh, finish,
+             curriculum)
 
     Raises TubeletError for what is unknown, missing or empty. Opens no video.
     """
     name, named_split = split_name(data)
     split = split or named_split
-    try:
-        if name in SCENES:
-            if size is not None and height_width(size) != (SIZE, SIZE):
-                raise TubeletError(f"scenes are pictures of {SIZE} x {SIZE}, not {size}")
-            options.setdefault("curriculum", train)
-            options.setdefault("fresh", train)
-            return SceneClips(
-                split or ("train" if train else "val"), level=SCENES[name], seed=seed, frames=frames, **options
-            )
-        listing = find_listing(name, split, train=train, root=root, labels=labels)
-        views = with_views(listing, sampling=sampling, stride=stride, clips=clips, crops=crops, flip=flip)
-        if cache is not None and not isinstance(cache, FrameCache):
-            cache = FrameCache(cache, **({} if cache_limit is None else {"limit": cache_limit}))
-        return VideoClips(
-            listing,
-            train=train,
-            frames=frames,
-            size=224 if size is None else size,
-            views=views,
-            seed=seed,
-            cache=cache,
-            **options,
+    own = {
+        "root": root, "labels": labels, "sampling": sampling, "stride": stride, "clips": clips, "crops": crops,
+        "flip": flip, "cache": cache, "cache_limit": cache_limit,
+    }  # fmt: skip
+    given = [*(option for option, value in own.items() if value is not None), *options]
+    check_options(name, given, options_of(name), FUNCTIONS)
+    if name in SCENES:
+        if size is not None and height_width(size) != (SIZE, SIZE):
+            raise TubeletError(f"scenes are pictures of {SIZE} x {SIZE}, not {size}")
+        options.setdefault("curriculum", train)
+        options.setdefault("fresh", train)
+        return SceneClips(
+            split or ("train" if train else "val"), level=SCENES[name], seed=seed, frames=frames, **options
         )
-    except TypeError as error:
-        if "unexpected keyword" not in str(error):
-            raise
-        raise TubeletError(f"{data}: no such option of this data set ({error})") from None
+    listing = find_listing(name, split, train=train, root=root, labels=labels)
+    views = with_views(listing, sampling=sampling, stride=stride, clips=clips, crops=crops, flip=flip)
+    if cache is not None and not isinstance(cache, FrameCache):
+        cache = FrameCache(cache, **({} if cache_limit is None else {"limit": cache_limit}))
+    return VideoClips(
+        listing,
+        train=train,
+        frames=frames,
+        size=224 if size is None else size,
+        views=views,
+        seed=seed,
+        cache=cache,
+        **options,
+    )
+
+
+def options_of(name: str) -> list[str]:
+    """The options that a data set has, but for frames and size of a clip, and FUNCTIONS.
+
+    Raises TubeletError for what is neither a name nor a path.
+    """
+    if name in SCENES:
+        return ["split", "seed", *keywords(SceneClips, but=("seed", "level", "frames", *FUNCTIONS))]
+    path = Path(name)
+    if name not in READERS and not path.exists():
+        raise _unknown(name)
+    root = [] if name not in READERS and path.is_dir() else ["root"]  # a folder is its own root
+    views = [field.name for field in fields(Views)]
+    of_videos = keywords(VideoClips, but=("train", "frames", "size", "views", *FUNCTIONS))
+    return ["split", *root, "labels", *views, "cache_limit", *of_videos]
+
+
+def keywords(build: Callable[..., object], *, but: Collection[str]) -> list[str]:
+    """The options of a function or class that are given by name alone."""
+    parameters = inspect.signature(build).parameters.values()
+    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in but]
+
+
+def check_options(name: str, given: Iterable[str], known: Sequence[str], also: Collection[str] = ()) -> None:
+    """Raises TubeletError for an option that a data set does not have, with those it has and the nearest of them.
+
+    also:  further ones that it takes, of which the sentence says nothing
+    """
+    for option in given:
+        if option not in known and option not in also:
+            hint = suggestion(option, known)
+            raise TubeletError(f"{name} has no option {option!r}; its options are {', '.join(known)}{hint}")
 
 
 def split_name(data: str | Path) -> tuple[str, str | None]:
@@ -133,11 +171,17 @@ def find_listing(
     found = find_splits(name, root=root, labels=labels)
     if split is None and len(found) == 1:
         return next(iter(found.values()))
+    return found[choose_split(name, split, found, train=train)]
+
+
+def choose_split(name: str, split: str | None, found: Collection[str], *, train: bool) -> str:
+    """The split asked for, or the default one. Raises TubeletError with those that are there if it is not."""
     wanted = [split] if split is not None else [default for default in DEFAULT_SPLITS[train] if default in found]
     if not wanted or wanted[0] not in found:
         asked = f"no split {split!r}" if split else "a split must be named"
-        raise TubeletError(f"{name}: {asked}; there are {', '.join(sorted(found)) or 'none'}")
-    return found[wanted[0]]
+        hint = suggestion(split or "", found)
+        raise TubeletError(f"{name}: {asked}; there are {', '.join(sorted(found)) or 'none'}{hint}")
+    return wanted[0]
 
 
 def find_splits(
@@ -154,7 +198,13 @@ def find_splits(
         return folder_splits(path, labels)
     if path.is_file():
         return {path.stem: read_csv(path, labels, root=Path(root) if root else None)}
-    raise TubeletError(f"no data set {name!r}; there are {', '.join(list_datasets())}, or a folder or csv of clips")
+    raise _unknown(name)
+
+
+def _unknown(name: str) -> TubeletError:
+    known = list_datasets()
+    hint = suggestion(name, known)
+    return TubeletError(f"no data set {name!r}; there are {', '.join(known)}, or a folder or csv of clips{hint}")
 
 
 def data_root() -> Path:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from tubelet.data.datasets.base import Key, Sample, as_key
 from tubelet.data.scenes import (
@@ -37,6 +39,7 @@ class SceneClips:
     frames:      of a clip: 16, or every second of them (8), every fourth (4) ...
     tubelet:     frames, rows and columns of the tokens that the truth counts in
     curriculum:  the level is reached by way of easy scenes, by the `progress` of the key; the default in training
+    finish:      what is done to each clip: (uint8 (T, 64, 64, 3), rng) -> the same shape; the truth stays the scene's
 
     Splits share no clip. Raises TubeletError for an unknown split or level.
     """
@@ -54,6 +57,7 @@ class SceneClips:
         curriculum: bool | None = None,
         frames: int = FRAMES,
         tubelet: tuple[int, int, int] = TUBELET,
+        finish: Callable[[Tensor, np.random.Generator], Tensor] | None = None,
     ) -> None:
         if split not in SPLITS:
             raise TubeletError(f"scenes have no split {split!r}; allowed: {', '.join(SPLITS)}")
@@ -67,6 +71,7 @@ class SceneClips:
         self.fresh = split == "train" if fresh is None else fresh
         self.curriculum = split == "train" if curriculum is None else curriculum
         self.labels, self.tubelet = list(LABELS), tubelet
+        self._finish = finish
 
     @property
     def targets(self) -> list[int]:
@@ -93,7 +98,12 @@ class SceneClips:
         key, scene = as_key(key), self.scene(key)
         if self.every > 1:
             scene = Scene(scene.frames[:: self.every].contiguous(), scene.target[:: self.every], scene.label)
-        return Sample(scene.frames[None], scene.label, self.name(key.index), key.index, scene.truth(self.tubelet))
+        frames = scene.frames
+        if self._finish is not None:
+            # Not the numbers of `random_of`, which in the first epoch are those that the scene was drawn with.
+            seed = np.random.SeedSequence((self.seed, key.epoch, key.index), spawn_key=(SPLITS[self.split],))
+            frames = self._finish(frames, np.random.default_rng(seed))
+        return Sample(frames[None], scene.label, self.name(key.index), key.index, scene.truth(self.tubelet))
 
 
 def write_scenes(folder: str | Path, dataset: SceneClips) -> Path:
