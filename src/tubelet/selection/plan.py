@@ -247,7 +247,9 @@ class Plan(nn.Module):
         """Take over the weights of the learned selectors that both have, whatever they keep; returns their keys."""
         shared = [key for key in self.learned if key in before.selectors]
         for key in shared:
-            self.selectors[key].load_state_dict(before.selectors[key].state_dict())
+            weights = before.selectors[key].state_dict()
+            if not any(weight.is_meta for weight in weights.values()):  # a model of shapes alone has none
+                self.selectors[key].load_state_dict(weights)
         return shared
 
     def schedule(self, grid: Grid) -> Schedule:
