@@ -146,6 +146,10 @@ ENTRIES = {
         "benchmarks.table_a --model videomae_tiny_scenes --data scenes_table:test --clips 10000 --keep 0.5 "
         "--out runs/table_a_scenes"
     ),
+    "table_a_scenes_low": Entry(  # down to the budgets where little is left to choose
+        "benchmarks.table_a --model videomae_tiny_scenes --data scenes_table:test --clips 2400 --keep 0.25,0.1 "
+        "--out runs/table_a_scenes_low"
+    ),
     "jhmdb_classifier_val": Entry(  # whether the packaged classifier is to be replaced
         "benchmarks.judged --model videomae_tiny_jhmdb --model runs/jhmdb_classifier/best "
         "--model runs/jhmdb_classifier_scratch/best --data jhmdb:split1_val --views 1x3",
