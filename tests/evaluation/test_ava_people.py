@@ -204,5 +204,5 @@ def test_what_cannot_be(model, path):
         open_ava(other, path)
     with pytest.raises(TubeletError, match="AVA is judged by its own rules: tubelet.evaluation.ava_people"):
         open_people(model, path)
-    with pytest.raises(TubeletError, match="no such option of key frames"):
+    with pytest.raises(TubeletError, match="has no option 'colour'; its options are labels"):
         open_ava(model, path, colour=True)

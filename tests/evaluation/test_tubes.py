@@ -51,9 +51,9 @@ def test_tubes_equal_those_linked_slowly(seed, length):
     tubes = link_tubes(detections, rules)
     for video in truth.videos:
         for label in range(len(truth.labels)):
-            found = sorted(tubes.get((video, label), []), key=lambda tube: (tube.score, tube.frames[0]))
+            found = sorted(tubes.get((video, label), []), key=lambda tube: (tube.score, tube.frames.tolist()))
             expected = sorted(
-                slowly.linked(detections, video, label, rules, 9), key=lambda tube: (tube[0], min(tube[1]))
+                slowly.linked(detections, video, label, rules, 9), key=lambda tube: (tube[0], sorted(tube[1]))
             )
             assert [tube.score for tube in found] == pytest.approx([score for score, _ in expected])
             for tube, (_, boxes) in zip(found, expected, strict=True):

@@ -113,10 +113,7 @@ def open_ava(
     """
     path, names = Path(data), class_names(model)
     given = {**clip_options(model), **({} if names is None else {"labels": names}), **options, "per_video": 1}
-    try:
-        clips = open_keyframes(path, root=root, start=start, rate=rate, **given)
-    except TypeError as error:
-        raise TubeletError(f"{data}: no such option of key frames ({error})") from None
+    clips = open_keyframes(path, root=root, start=start, rate=rate, **given)
     check_labels(names, model.num_classes, clips.labels, str(data))
     without = excluded_beside(path) if excluded is None else Path(excluded)
     left_out = set() if without is None else read_ava_excluded(without)

@@ -106,10 +106,7 @@ def open_people(
         raise TubeletError(f"{name}: AVA is judged by its own rules: tubelet.evaluation.ava_people (docs/detection.md)")
     if names is not None and name not in READERS:
         given["labels"] = names
-    try:
-        dataset = open_keyframes(name, split=split or named, root=root, **{**given, **options})
-    except TypeError as error:
-        raise TubeletError(f"{data}: no such option of key frames ({error})") from None
+    dataset = open_keyframes(name, split=split or named, root=root, **{**given, **options})
     check_labels(names, model.num_classes, dataset.labels, str(data))
     return dataset
 
