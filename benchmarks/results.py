@@ -226,11 +226,11 @@ def make(name: str) -> bool:
         "result": result,
     }
     RESULTS.mkdir(exist_ok=True)
-    for folder in entry.needs:
-        keep_log(ROOT / folder)
     part = RESULTS / f".{name}.part"
     part.write_text(json.dumps(record, indent=1) + "\n")
     os.replace(part, RESULTS / f"{name}.json")  # whole or not at all
+    for folder in entry.needs:
+        keep_log(ROOT / folder)
     return True
 
 

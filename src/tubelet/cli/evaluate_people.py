@@ -16,10 +16,9 @@ if TYPE_CHECKING:
 
 ONE_VIEW = "a detector sees one clip a key frame"
 CLASSIFIERS_ONLY = {"views": ONE_VIEW, "average": ONE_VIEW, "truth": "a detector is judged by its boxes"}
-RULES = ("joint", "published")  # those of evaluation.people, which imports torch
-OF_AVA = ("excluded", "start", "rate")
-
 RULE = {"joint": "score = person x action", "published": "score = action, of people from 0.7 or of all"}
+RULES = tuple(RULE)  # those of evaluation.people, which imports torch
+OF_AVA = ("excluded", "start", "rate")
 
 
 def run(
@@ -53,9 +52,8 @@ def run(
     if ava and args.all_frames:
         raise TubeletError("--all-frames: AVA is judged at the seconds that have a box; leave it out")
     args.every = args.every or (1 if ava else EVERY)
-    judge = looked_at_ava if ava else looked
     detectors: Any = [
-        judge(args, name, model, data, given, out, several=len(models) > 1) for name, model in models.items()
+        looked(args, name, model, data, given, out, several=len(models) > 1) for name, model in models.items()
     ]
     with Steps(0 if args.no_timing else 8 * len(models), "rounds of timing") as steps:
         rows = people_table(
@@ -106,35 +104,23 @@ def looked(
     out: Path | None,
     *,
     several: bool,
-) -> Detector:
+) -> Detector | AvaDetector:
+    """What a detector says, on AVA or on other data."""
+    from tubelet.evaluation.ava_people import look_ava, open_ava
     from tubelet.evaluation.people import look, open_people
-    from tubelet.evaluation.people_report import Detector
+    from tubelet.evaluation.people_report import AvaDetector, Detector
 
+    if of_ava(data):
+        said = {key: getattr(args, key) for key in ("root", *OF_AVA) if getattr(args, key) is not None}
+        films = open_ava(model, data, **{**given, **said})
+        with running(args, name, out, several=several, what="key frames") as options:
+            seconds = look_ava(model, films, selects(args, model), every=args.every, name=data, **options)
+        return AvaDetector(name, model, films, seconds)
     dataset = open_people(model, data, **{"root": args.root, **given})
     with running(args, name, out, several=several) as options:
         options |= {"every": args.every, "all_frames": args.all_frames}
         found = look(model, dataset, selects(args, model), data=data, **options)
     return Detector(name, model, dataset, found)
-
-
-def looked_at_ava(
-    args: argparse.Namespace,
-    name: str,
-    model: EVAD,
-    data: str,
-    given: dict[str, Any],
-    out: Path | None,
-    *,
-    several: bool,
-) -> AvaDetector:
-    from tubelet.evaluation.ava_people import look_ava, open_ava
-    from tubelet.evaluation.people_report import AvaDetector
-
-    said = {key: getattr(args, key) for key in ("root", *OF_AVA) if getattr(args, key) is not None}
-    dataset = open_ava(model, data, **{**given, **said})
-    with running(args, name, out, several=several, what="key frames") as options:
-        found = look_ava(model, dataset, selects(args, model), every=args.every, name=data, **options)
-    return AvaDetector(name, model, dataset, found)
 
 
 def show(rows: list[dict[str, Any]]) -> None:

@@ -18,7 +18,6 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +47,7 @@ from tubelet.evaluation.people import (
     row_files,
 )
 from tubelet.evaluation.rows import OfVideo, file_name
-from tubelet.evaluation.run import BATCH, chosen_videos, variant, weights_id
+from tubelet.evaluation.run import BATCH, chosen_videos, hashlib_of, variant, weights_id
 from tubelet.models.base import VideoModel
 from tubelet.models.evad import EVAD
 
@@ -172,7 +171,7 @@ def look_ava(
     if every < 1:
         raise TubeletError(f"every must be at least 1, got {every}")
     copies = {select: variant(model, select) for select in dict.fromkeys(selects)}
-    annotated = sha256(repr(data.seconds).encode()).hexdigest()[:8]
+    annotated = hashlib_of(data.seconds).hexdigest()[:8]
     times = {"every": every, "start": data.start, "rate": data.rate, "annotated": annotated}
     belonging = {
         "model": weights_id(model),

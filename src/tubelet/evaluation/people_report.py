@@ -88,8 +88,7 @@ def people_table(
     key_frames, unreadable; frame_map@0.5, @0.75, @0.5:0.95 and video_map@0.2, @0.5, @0.75, @0.5:0.95;
     frame_difference@... and video_difference@... to the first row; size (height x width of the clips, of most of them),
     gmacs (a clip), ratio, tokens, params_m; ms_median, ms_p95, speedup; notes, sentences on what was judged. None where
-    it does not apply.
-    Of AVA there is no video_....
+    it does not apply; of AVA there is no video_map and no video_difference.
 
     Raises TubeletError if the detectors did not look at the same key frames.
     """

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
 
-from tubelet.errors import SpecError
+from tubelet.errors import SpecError, suggestion
 from tubelet.selection.plan import Host, Placed, Plan
 from tubelet.selection.spec import Spec, Term, parse
 
@@ -61,8 +60,7 @@ def build_plan(spec: str | Spec, host: Host) -> Plan:
 def _checked(term: Term) -> Method:
     known = methods()
     if term.name not in known:
-        near = get_close_matches(term.name, known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = suggestion(term.name, known)
         raise SpecError(f"no selector {term.name!r}; there are {', '.join(list_selectors())}{hint}")
     method = known[term.name]
     forms = "; ".join(FORMS[b] for b in method.budgets)

@@ -35,7 +35,7 @@ from tubelet.training import distributed, saved
 from tubelet.training.average import Average
 from tubelet.training.config import TrainConfig, as_yaml
 from tubelet.training.distributed import Processes
-from tubelet.training.log import Log
+from tubelet.training.log import Log, Window
 from tubelet.training.make import Note, data_and_model, optimizer_of
 from tubelet.training.schedules import factor
 from tubelet.training.tasks import TASKS, Task
@@ -367,37 +367,6 @@ class Run:
                 raise TubeletError(f"select_until changes the selection, and {spec} has weights that must stay")
         for spec in [*specs[1:], self.select]:
             set_selection(model, spec)  # refused here rather than in the middle
-
-
-class Window:
-    """Means of the loss and of the speed since the last line; the loss is taken from the device once a line."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.restart(0.0)
-
-    def restart(self, waited: float) -> None:
-        self.losses: list[Tensor] = []
-        self.clips, self.began, self.waited = 0, time.monotonic(), waited
-
-    def add(self, loss: Tensor, clips: int) -> None:
-        self.losses.append(loss)
-        self.clips += clips
-
-    def row(self, step: int, epoch: float, rates: dict[str, float], where: Processes, waited: float) -> dict[str, Any]:
-        """`waited`: seconds that the loader kept the loop waiting so far; the row has its share of the time."""
-        loss = where.mean(torch.stack(self.losses).mean()).item()
-        seconds = max(time.monotonic() - self.began, 1e-9)
-        row = {
-            "step": step,
-            "epoch": round(epoch, 3),
-            "loss": loss,
-            **rates,
-            "clips_per_s": round(self.clips / seconds, 2),
-            "loading": round(min((waited - self.waited) / seconds, 1.0), 3),
-        }
-        self.restart(waited)
-        return row
 
 
 @contextmanager
